@@ -1,0 +1,69 @@
+"""minilstm: LSTM language models in explicit array code, forward and backward, on NumPy or CuPy.
+
+Read the source in this order:
+
+    nn/lstm.py          the LSTM, and backpropagation through time: the page to start with
+    nn/embedding.py     one-hot input and row lookup, two readings of one product
+    nn/linear.py        the output layer
+    nn/loss.py          softmax cross-entropy
+    model.py            the pieces composed: parameters in, loss and gradients out
+    optim.py            clipping, SGD, Adam
+    gradcheck.py        how to know that a gradient is right
+    text/               characters to integers, integers to batches
+    generation.py       sampling
+    backend.py          how one source serves NumPy and CuPy
+"""
+
+from minilstm import gradcheck
+from minilstm.backend import choose_device, get_array_module, to_device, to_host
+from minilstm.errors import InputError
+from minilstm.language_model import Evaluation, LanguageModel
+from minilstm.model import (
+    ModelConfig,
+    backward,
+    forward,
+    forward_with_cache,
+    init_params,
+    init_state,
+    loss_and_grads,
+)
+from minilstm.nn.loss import softmax_cross_entropy
+from minilstm.optim import SGD, Adam, AdamW, clip_by_global_norm, warmup_cosine
+from minilstm.text.batching import contiguous_streams, random_windows, shuffled_windows
+from minilstm.text.corpora import read_text, train_validation_split
+from minilstm.text.vocabulary import CharVocabulary
+from minilstm.torch_weights import from_torch_state_dict, to_torch_state_dict
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "CharVocabulary",
+    "Evaluation",
+    "InputError",
+    "LanguageModel",
+    "ModelConfig",
+    "backward",
+    "choose_device",
+    "clip_by_global_norm",
+    "contiguous_streams",
+    "forward",
+    "forward_with_cache",
+    "from_torch_state_dict",
+    "get_array_module",
+    "gradcheck",
+    "init_params",
+    "init_state",
+    "loss_and_grads",
+    "random_windows",
+    "read_text",
+    "shuffled_windows",
+    "softmax_cross_entropy",
+    "to_device",
+    "to_host",
+    "to_torch_state_dict",
+    "train_validation_split",
+    "warmup_cosine",
+]

@@ -1,0 +1,166 @@
+"""NumPy or CuPy, from one source. This is the only file that names CuPy.
+
+Which array module computes is never a setting: it is read off the arrays
+(`get_array_module`). A device is chosen once, by moving the parameters and the batches to it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+
+from minilstm.errors import InputError
+
+Array = Any  # np.ndarray or cupy.ndarray: the two share no base class
+Tree = TypeVar("Tree")
+
+_INSTALL = (
+    "pip install 'minilstm[cuda12]' (or 'minilstm[cuda13]', as the driver allows), or --device cpu"
+)
+
+# The types whose module is not found by their name. The tests enter their stand-in here.
+_array_modules: dict[type, Any] = {np.ndarray: np, np.generic: np}
+
+
+def get_array_module(x: Array) -> Any:
+    """The module (`numpy` or `cupy`) whose functions take arrays of x's type.
+
+    Any type defined inside CuPy counts as CuPy, the proxies included that `cupy.fuse` passes
+    while it traces a function. CuPy is imported by whoever made such an array, never here.
+
+    >>> get_array_module(np.zeros(3)).__name__
+    'numpy'
+    """
+    kind = type(x)
+    module = _array_modules.get(kind)
+    if module is None:
+        known = [m for base, m in _array_modules.items() if issubclass(kind, base)]
+        if known:
+            module = known[0]
+        elif kind.__module__.partition(".")[0] == "cupy":
+            module = sys.modules["cupy"]
+        else:
+            raise InputError(f"expected a NumPy or CuPy array, got {kind.__name__}")
+        _array_modules[kind] = module
+    return module
+
+
+def is_on_host(x: Array) -> bool:
+    """Whether x can be looked at without waiting for a device."""
+    return get_array_module(x) is np
+
+
+def fuse(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: one kernel on CuPy (`cupy.fuse`), the plain function on NumPy.
+
+    `function` takes arrays by position, does nothing but elementwise arithmetic on them and
+    returns a flat tuple of arrays. CuPy compiles it when it first sees CuPy arrays.
+    """
+
+    @functools.cache
+    def compiled(xp: Any) -> Callable[..., Any]:
+        return xp.fuse(function) if hasattr(xp, "fuse") else function
+
+    @functools.wraps(function)
+    def call(*arrays: Array) -> Any:
+        return compiled(get_array_module(arrays[0]))(*arrays)
+
+    return call
+
+
+def choose_device(name: str | None = None) -> str:
+    """Resolve a device's name to "cpu" or "cuda", proving the GPU before anything runs on it.
+
+    name: "cpu", "cuda" or "auto" (the GPU where there is a usable one). None reads the
+    environment variable MINILSTM_DEVICE and is "auto" without it.
+
+    The proof is a sum, a matrix product and a transfer back: a missing cuBLAS, for one, shows
+    only at the first product.
+
+    Raises InputError for another name, and for "cuda" where CuPy or a device is missing; the
+    message says what to install.
+    """
+    source = "device"
+    if name is None:
+        name = os.environ.get("MINILSTM_DEVICE", "auto")
+        source = "MINILSTM_DEVICE"
+    if name not in ("auto", "cpu", "cuda"):
+        raise InputError(f"{source} must be auto, cpu or cuda, got {name!r}")
+    if name == "cpu":
+        return "cpu"
+    fault = _cuda_fault()
+    if fault is None:
+        return "cuda"
+    if name == "auto":
+        return "cpu"
+    raise InputError(f"{source} cuda: {fault}")
+
+
+@functools.lru_cache(maxsize=1)
+def _cuda_fault() -> str | None:
+    """None where the GPU computes; otherwise one line that says what is missing."""
+    if importlib.util.find_spec("cupy") is None:
+        return f"CuPy is not installed: {_INSTALL}"
+    try:
+        cupy = importlib.import_module("cupy")
+        if not cupy.is_available():
+            return "CuPy is installed but finds no CUDA device: check the driver, or --device cpu"
+        ones = cupy.ones((2, 2), dtype=np.float32)
+        if cupy.asnumpy(ones @ ones + ones).tolist() != [[3.0, 3.0], [3.0, 3.0]]:
+            return "the GPU computed 1·1 + 1·1 + 1 ≠ 3: check the device, or --device cpu"
+    except Exception as error:  # whatever a half-installed CUDA raises, it is one line here
+        first_line = (str(error).splitlines() or [""])[0]
+        return f"CuPy cannot use the GPU ({type(error).__name__}: {first_line}): {_INSTALL}"
+    return None
+
+
+def to_device(tree: Tree, device: str) -> Tree:
+    """Move every array of a tree (dicts, lists, tuples, named tuples, arrays) to "cpu" or "cuda".
+
+    Leaves that are no arrays (None, numbers, strings) stay as they are. Arrays already on the
+    device are not copied. "auto" is resolved as by `choose_device`.
+
+    Raises InputError as `choose_device` does.
+    """
+    if choose_device(device) == "cpu":
+        return to_host(tree)
+    moved: Tree = _map_arrays(importlib.import_module("cupy").asarray, tree)
+    return moved
+
+
+def to_host(tree: Tree) -> Tree:
+    """The same tree with NumPy arrays; on a GPU this waits for the device.
+
+    >>> to_host({"b": (np.zeros(2), None)})
+    {'b': (array([0., 0.]), None)}
+    """
+
+    def move(x: Array) -> Array:
+        return x if is_on_host(x) else get_array_module(x).asnumpy(x)
+
+    moved: Tree = _map_arrays(move, tree)
+    return moved
+
+
+def like(x: Array, reference: Array) -> Array:
+    """The array x, moved to where `reference` lives."""
+    if get_array_module(x) is get_array_module(reference):
+        return x
+    return get_array_module(reference).asarray(to_host(x))
+
+
+def _map_arrays(move: Callable[[Array], Array], tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _map_arrays(move, value) for key, value in tree.items()}
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*(_map_arrays(move, value) for value in tree))
+    if isinstance(tree, list | tuple):
+        return type(tree)(_map_arrays(move, value) for value in tree)
+    return move(tree) if hasattr(tree, "dtype") and hasattr(tree, "shape") else tree

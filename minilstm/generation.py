@@ -1,0 +1,123 @@
+"""Sampling: from the logits of one step to the next token, and on.
+
+The state is warmed up on the prompt in one pass, then every new token costs one step with B = 1.
+Tokens are drawn on the host with NumPy, so a seed gives the same text on CPU and GPU wherever
+their logits agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from minilstm.backend import like, to_host
+from minilstm.errors import InputError, check_positive_int
+from minilstm.model import ModelConfig, Params, forward
+
+
+def next_token_probabilities(
+    logits: np.ndarray,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> np.ndarray:
+    """softmax(logits / temperature), restricted to the likeliest tokens, in float64.
+
+    logits (V,). temperature: below 1 sharpens, above 1 flattens. top_k: only the k likeliest
+    tokens stay (Fan et al. 2018). top_p: of what top_k left, only the smallest set of likeliest
+    tokens whose probability reaches p (Holtzman et al. 2020); the likeliest always stays.
+    Returns (V,) probabilities that sum to 1, whatever the logits' dtype.
+
+    Raises InputError for a temperature ≤ 0, a top_k outside 1 … V, a top_p outside (0, 1], and
+    for logits that are not finite.
+
+    >>> next_token_probabilities(np.log([0.5, 0.3, 0.2]), top_k=2).round(3).tolist()
+    [0.625, 0.375, 0.0]
+    """
+    check_sampling(temperature, top_k, top_p, V=len(logits))
+    scores: np.ndarray = np.asarray(logits, dtype=np.float64)
+    if not np.isfinite(scores).all():
+        raise InputError(f"the logits must be finite, got {scores[~np.isfinite(scores)][0]}")
+    # The largest score first becomes 0: dividing by a tiny temperature then cannot overflow to nan.
+    with np.errstate(over="ignore", under="ignore"):
+        p: np.ndarray = np.exp((scores - scores.max()) / temperature)
+    p /= p.sum()
+    order = np.argsort(-p, kind="stable")  # likeliest first, ties by id
+    if top_k is not None:
+        p[order[top_k:]] = 0.0
+        p /= p.sum()
+    if top_p is not None:
+        before = np.cumsum(p[order]) - p[order]  # probability of all likelier tokens
+        p[order[1:][before[1:] >= top_p]] = 0.0
+        p /= p.sum()
+    return p
+
+
+def generate_ids(
+    params: Params,
+    config: ModelConfig,
+    prompt: np.ndarray,
+    length: int,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    greedy: bool = False,
+    rng: np.random.Generator | None = None,
+) -> Iterator[int]:
+    """Yield `length` token ids that continue `prompt`, each as soon as it is known.
+
+    prompt (N,) ids, N ≥ 1. greedy: always the likeliest token; the other settings have no say.
+    rng: None draws from fresh entropy. Dropout is never active here.
+
+    Raises InputError as next_token_probabilities does, for an empty prompt, and for a negative
+    length; all of them at the call, before the first id is asked for.
+    """
+    if len(prompt) == 0:
+        raise InputError("the prompt must have at least one token, got none")
+    if length != 0:
+        check_positive_int("length", length)
+    check_sampling(temperature, top_k, top_p, config.vocab_size)
+    return _ids(params, config, prompt, length, temperature, top_k, top_p, greedy,
+                rng or np.random.default_rng())  # fmt: skip
+
+
+def _ids(
+    params: Params,
+    config: ModelConfig,
+    prompt: np.ndarray,
+    length: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    greedy: bool,
+    rng: np.random.Generator,
+) -> Iterator[int]:
+    inputs = np.asarray(prompt).reshape(-1, 1)  # (T, 1): the whole prompt in one pass
+    state = None
+    for _ in range(length):
+        logits, state = forward(params, config, like(inputs, params["fc.b"]), state)
+        last = to_host(logits[-1, 0])  # (V,): the only thing that leaves the device
+        if greedy:
+            token = int(last.argmax())
+        else:
+            token = int(rng.choice(len(last), p=next_token_probabilities(
+                last, temperature, top_k, top_p)))  # fmt: skip
+        yield token
+        inputs = np.array([[token]])
+
+
+def check_sampling(temperature: float, top_k: int | None, top_p: float | None, V: int) -> None:
+    """Raise InputError unless the sampling settings fit a vocabulary of V."""
+    if not (temperature > 0 and np.isfinite(temperature)):
+        raise InputError(
+            f"temperature must be a finite number above 0, got {temperature}; "
+            "for the likeliest token each time, ask for greedy"
+        )
+    if top_k is not None:
+        check_positive_int("top_k", top_k)
+        if top_k > V:
+            raise InputError(f"top_k must be at most the vocabulary's {V}, got {top_k}")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise InputError(f"top_p must be above 0 and at most 1, got {top_p}")

@@ -1,0 +1,226 @@
+"""Numeric gradient checks, for any scalar function of a dict of arrays.
+
+Three questions with the same answer if a backward pass is right:
+
+    complex step          ∂f/∂x_k = Im f(x + i·h·e_k) / h            every entry; exact
+    central differences   ∂f/∂x_k ≈ (f(x + ε e_k) - f(x - ε e_k)) / 2ε    every entry; by hand
+    directional           Σ_k ∂f/∂x_k u_k ≈ (f(x + ε u) - f(x - ε u)) / 2ε    one random direction
+
+The difference quotient subtracts two nearly equal numbers, so a smaller ε trades truncation error
+(∝ ε²) for rounding error (∝ 1/ε): about 1e-10 is the best it reaches in float64. The complex step
+subtracts nothing: with h = 1e-20 its error is that of one evaluation of f. It asks for f to be
+analytic, with no abs, max or comparison on complex values; minilstm's forward pass is.
+Source of the complex step: Squire & Trapp 1998.
+
+Each check returns a Report and, unless told otherwise, raises GradientError if any entry fails.
+A NaN or infinity on either side fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minilstm.errors import InputError
+
+Arrays = dict[str, np.ndarray]
+
+
+class GradientError(AssertionError):
+    """A gradient is wrong. The message names the parameter and the index of the worst entry."""
+
+
+@dataclass(frozen=True)
+class TensorCheck:
+    """The check of one tensor. `worst` is the entry whose error exceeds its tolerance most."""
+
+    name: str
+    entries: int
+    norm: float  # of the analytic gradient
+    max_error: float  # largest |analytic - numeric|
+    max_gradient: float  # largest |analytic|
+    worst: tuple[int, ...]
+    analytic: float  # at `worst`
+    numeric: float  # at `worst`
+    passed: bool
+
+    def __str__(self) -> str:
+        index = ", ".join(map(str, self.worst))
+        return (
+            f"{self.name}[{index}]: analytic {self.analytic:.10g}, numeric {self.numeric:.10g}, "
+            f"off by {abs(self.analytic - self.numeric):.3g} "
+            f"(largest gradient of the tensor: {self.max_gradient:.3g})"
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """The checks of all tensors, by name."""
+
+    method: str
+    tensors: dict[str, TensorCheck]
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.tensors.values())
+
+    def raise_if_failed(self) -> None:
+        """Raise GradientError that names the worst entry of each failing tensor."""
+        failed = [str(check) for check in self.tensors.values() if not check.passed]
+        if failed:
+            raise GradientError(f"{self.method}: " + "; ".join(failed))
+
+
+def complex_step(
+    f: Callable[[dict[str, Any]], Any],
+    arrays: Arrays,
+    grads: Arrays,
+    *,
+    h: float = 1e-20,
+    tolerance: float = 1e-12,
+    raise_on_failure: bool = True,
+) -> Report:
+    """Compare grads with Im f(x + ih e_k) / h at every entry of every array.
+
+    f: takes a dict like `arrays`, but complex128, and returns one complex number.
+    arrays: where to differentiate; float64. grads: the gradients to check, same keys and shapes.
+    An entry passes if |analytic - numeric| ≤ tolerance · max|numeric| of its tensor.
+
+    Raises InputError if keys or shapes differ, GradientError if an entry fails.
+
+    >>> x = {"x": np.array([1.0, 2.0])}
+    >>> complex_step(lambda a: (a["x"] ** 3).sum(), x, {"x": 3 * x["x"] ** 2}).passed
+    True
+    """
+    _check_arrays(arrays, grads)
+    z = {name: np.array(value, dtype=np.complex128) for name, value in arrays.items()}
+
+    def derivative(name: str, index: tuple[int, ...]) -> float:
+        kept = z[name][index]
+        z[name][index] = kept + 1j * h
+        slope = complex(f(z)).imag / h
+        z[name][index] = kept
+        return slope
+
+    numeric = {name: _at_every_entry(derivative, name, x) for name, x in arrays.items()}
+    return _report("complex step", grads, numeric, 0.0, tolerance, True, raise_on_failure)
+
+
+def central_differences(
+    f: Callable[[dict[str, Any]], Any],
+    arrays: Arrays,
+    grads: Arrays,
+    *,
+    eps: float = 1e-5,
+    atol: float = 1e-9,
+    rtol: float = 1e-5,
+    raise_on_failure: bool = True,
+) -> Report:
+    """Compare grads with (f(x + ε e_k) - f(x - ε e_k)) / 2ε at every entry of every array.
+
+    f: takes a dict like `arrays` and returns one number. arrays must be float64: in float32 the
+    rounding of f drowns the difference.
+    An entry passes if |analytic - numeric| ≤ atol + rtol · |numeric|.
+
+    Raises InputError if keys, shapes or dtypes do not fit, GradientError if an entry fails.
+    """
+    _check_arrays(arrays, grads)
+    x = {name: value.copy() for name, value in arrays.items()}
+
+    def derivative(name: str, index: tuple[int, ...]) -> float:
+        kept = x[name][index]
+        x[name][index] = kept + eps
+        plus = float(f(x))
+        x[name][index] = kept - eps
+        minus = float(f(x))
+        x[name][index] = kept
+        return (plus - minus) / (2 * eps)
+
+    numeric = {name: _at_every_entry(derivative, name, value) for name, value in arrays.items()}
+    return _report("central differences", grads, numeric, atol, rtol, False, raise_on_failure)
+
+
+def directional(
+    f: Callable[[dict[str, Any]], Any],
+    arrays: Arrays,
+    grads: Arrays,
+    *,
+    rng: np.random.Generator,
+    eps: float = 1e-5,
+    atol: float = 1e-9,
+    rtol: float = 1e-5,
+    raise_on_failure: bool = True,
+) -> Report:
+    """Compare Σ grads · u with (f(x + ε u) - f(x - ε u)) / 2ε along one random unit direction u
+    over all arrays together: two evaluations of f, whatever the number of entries.
+
+    It can say that a gradient is wrong, not where. Arguments and errors as central_differences.
+    """
+    _check_arrays(arrays, grads)
+    u = {name: rng.standard_normal(value.shape) for name, value in arrays.items()}
+    length = np.sqrt(sum((v * v).sum() for v in u.values()))
+    u = {name: v / length for name, v in u.items()}
+    plus = float(f({name: value + eps * u[name] for name, value in arrays.items()}))
+    minus = float(f({name: value - eps * u[name] for name, value in arrays.items()}))
+    analytic = {"direction": np.array([sum((grads[name] * u[name]).sum() for name in u)])}
+    numeric = {"direction": np.array([(plus - minus) / (2 * eps)])}
+    return _report("directional", analytic, numeric, atol, rtol, False, raise_on_failure)
+
+
+def _check_arrays(arrays: Arrays, grads: Arrays) -> None:
+    if not arrays or arrays.keys() != grads.keys():
+        wanted, got = sorted(arrays), sorted(grads)
+        raise InputError(f"arrays and grads must have the same keys, got {wanted} and {got}")
+    for name, x in arrays.items():
+        if x.dtype != np.float64:
+            raise InputError(f"{name} must be float64: less is too coarse to check, got {x.dtype}")
+        if grads[name].shape != x.shape:
+            shape = grads[name].shape
+            raise InputError(f"the gradient of {name} must have shape {x.shape}, got {shape}")
+        if x.size == 0:
+            raise InputError(f"{name} has no entries to check: shape {x.shape}")
+
+
+def _at_every_entry(
+    derivative: Callable[[str, tuple[int, ...]], float], name: str, x: np.ndarray
+) -> np.ndarray:
+    return np.array([derivative(name, index) for index in np.ndindex(x.shape)]).reshape(x.shape)
+
+
+def _report(
+    method: str,
+    grads: Arrays,
+    numeric: Arrays,
+    atol: float,
+    rtol: float,
+    relative_to_largest: bool,
+    raise_on_failure: bool,
+) -> Report:
+    checks = {}
+    for name, n in numeric.items():
+        a = np.asarray(grads[name])
+        error = np.abs(a - n)
+        scale = np.abs(n).max() if relative_to_largest else np.abs(n)
+        # Written as ≤ and then negated: a comparison with NaN is False, so a NaN is a failure.
+        ok = (error <= atol + rtol * scale) & np.isfinite(a) & np.isfinite(n)
+        # The worst entry: among the failed ones if there are any, and a NaN before any number.
+        badness = np.where(ok & ~ok.all(), -1.0, np.nan_to_num(error, nan=np.inf))
+        worst = tuple(int(k) for k in np.unravel_index(np.argmax(badness), n.shape))
+        checks[name] = TensorCheck(
+            name=name,
+            entries=n.size,
+            norm=float(np.linalg.norm(a)),
+            max_error=float(error.max()),
+            max_gradient=float(np.abs(a).max()),
+            worst=worst,
+            analytic=float(a[worst]),
+            numeric=float(n[worst]),
+            passed=bool(ok.all()),
+        )
+    report = Report(method, checks)
+    if raise_on_failure:
+        report.raise_if_failed()
+    return report

@@ -1,0 +1,1 @@
+"""The lesson: each file holds a forward and its backward, side by side. Start with lstm.py."""

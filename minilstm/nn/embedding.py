@@ -1,0 +1,48 @@
+"""One-hot input and embedding lookup: two readings of the same product.
+
+A one-hot row e_k has a single 1, in column k, so e_k W is row k of W: the product with a one-hot
+matrix *is* the lookup W[ids]. Forward may therefore look up where the mathematics multiplies, and
+backward of the lookup is backward of that product: dW = one_hot(ids)ᵀ dx.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minilstm.backend import Array, get_array_module
+
+# Up to this many rows the product with a one-hot matrix is faster than the scatter, and on a GPU
+# it adds in a fixed order, so that it is deterministic there too.
+_LARGEST_ONE_HOT = 1024
+
+
+def one_hot(ids: Array, V: int, dtype: Any) -> Array:
+    """(…) ids -> (…, V) rows e_id: all zeros but a 1 in column id.
+
+    >>> import numpy as np
+    >>> one_hot(np.array([2, 0]), 3, np.float32)
+    array([[0., 0., 1.],
+           [1., 0., 0.]], dtype=float32)
+    """
+    xp = get_array_module(ids)
+    return (ids[..., None] == xp.arange(V)).astype(dtype)
+
+
+def embedding_forward(ids: Array, W: Array) -> Array:
+    """x = one_hot(ids) W, by looking the rows up. ids (T, B) integers, W (V, E) -> x (T, B, E)."""
+    return W[ids]
+
+
+def embedding_backward(dx: Array, ids: Array, V: int) -> Array:
+    """dW = one_hot(ids)ᵀ dx: each row of W collects dx from every place that looked it up.
+
+    dx (T, B, E), ids (T, B), V rows in W. Returns dW (V, E).
+    """
+    xp = get_array_module(dx)
+    E = dx.shape[-1]
+    dx_rows, id_rows = dx.reshape(-1, E), ids.reshape(-1)  # (T·B, E), (T·B,)
+    if V <= _LARGEST_ONE_HOT:
+        return one_hot(id_rows, V, dx.dtype).T @ dx_rows
+    dW = xp.zeros((V, E), dtype=dx.dtype)
+    xp.add.at(dW, id_rows, dx_rows)  # not dW[ids] += dx: that keeps one of several equal ids
+    return dW

@@ -1,0 +1,73 @@
+"""Softmax cross-entropy: the loss, in nats per target, and its gradient."""
+
+from __future__ import annotations
+
+from minilstm.backend import Array, get_array_module
+
+
+def softmax_cross_entropy(logits: Array, targets: Array) -> tuple[Array, Array]:
+    """Mean cross-entropy of the softmax, and its gradient.
+
+        loss = 1/N Σ_n (log Σ_v exp(logits_nv) - logits_n,target_n),   N = T·B targets
+        ∂loss/∂logits_nv = (softmax(logits_n)_v - [v = target_n]) / N
+
+    logits (T, B, V); targets (T, B) integers in [0, V).
+    Returns the loss in nats per target, a 0-d array of at least double precision, and dlogits
+    (T, B, V). A uniform guess costs ln V nats.
+
+    >>> import numpy as np
+    >>> loss, dlogits = softmax_cross_entropy(np.zeros((1, 1, 4)), np.array([[2]]))
+    >>> print(f"{loss:.4f} = ln 4", dlogits)
+    1.3863 = ln 4 [[[ 0.25  0.25 -0.75  0.25]]]
+    """
+    V = logits.shape[-1]
+    N = targets.size
+    loss_sum, dlogits = _summed(logits.reshape(N, V), targets.reshape(N))
+    return loss_sum / N, (dlogits / N).reshape(logits.shape)
+
+
+def linear_cross_entropy(
+    hs: Array, W: Array, b: Array, targets: Array, chunk_rows: int | None = None
+) -> tuple[Array, Array, Array, Array]:
+    """softmax_cross_entropy of linear_forward(hs, W, b), and all gradients, in chunks of rows.
+
+    The T·B·V logits are the largest array of a word model. Here only `chunk_rows` of their T·B
+    rows exist at a time; the loss and the weights' gradients are sums over chunks.
+
+    hs (T, B, H), W (H, V), b (V,), targets (T, B). chunk_rows: None keeps a chunk of logits
+    within 4 million numbers (16 MB in float32).
+    Returns loss (nats per target, 0-d), dhs (T, B, H), dW (H, V), db (V,).
+    """
+    xp = get_array_module(hs)
+    H, V = W.shape
+    N = targets.size
+    if chunk_rows is None:
+        chunk_rows = max(1, (1 << 22) // V)
+    rows, target_rows = hs.reshape(N, H), targets.reshape(N)
+    loss_sum: Array = 0.0
+    dhs, dW, db = xp.empty_like(rows), xp.zeros_like(W), xp.zeros_like(b)
+    for start in range(0, N, chunk_rows):
+        chunk = slice(start, start + chunk_rows)
+        x = rows[chunk]  # (rows of this chunk, H)
+        nats, dlogits = _summed(x @ W + b, target_rows[chunk])
+        dlogits /= N
+        loss_sum = loss_sum + nats
+        dhs[chunk] = dlogits @ W.T
+        dW += x.T @ dlogits
+        db += xp.ones(x.shape[0], dtype=x.dtype) @ dlogits
+    return loss_sum / N, dhs.reshape(hs.shape), dW, db
+
+
+def _summed(logits: Array, targets: Array) -> tuple[Array, Array]:
+    """The sum over N targets of the cross-entropy, and its gradient. (N, V), (N,) -> (), (N, V)."""
+    xp = get_array_module(logits)
+    n = xp.arange(targets.shape[0])
+    # Subtracting a constant from a row changes no probability, and keeps exp from overflowing.
+    # The real part, because the complex step needs everything else analytic.
+    shifted = logits - logits.real.max(axis=1, keepdims=True)
+    exps = xp.exp(shifted)
+    sums = exps.sum(axis=1, keepdims=True)
+    nats = xp.log(sums[:, 0]) - shifted[n, targets]
+    dlogits = exps / sums
+    dlogits[n, targets] -= 1
+    return nats.sum(dtype=xp.result_type(nats.dtype, xp.float64)), dlogits

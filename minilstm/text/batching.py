@@ -1,0 +1,211 @@
+"""Ids (N,) -> batches (inputs, targets, starts): what the model reads, and the next token at each.
+
+T steps, B sequences side by side. Inputs and targets are time-major, (T, B), and targets are one
+step ahead of inputs in the text: a text of N tokens has N - 1 pairs (ids[n], ids[n + 1]), and the
+last token is a target only. Nothing wraps round: no pair joins the end of the text to its start.
+`starts` says that the sequences of a batch do not go on where those of the batch before stopped, so
+that the state is to be reset.
+
+    contiguous_streams    in order, the state carried from batch to batch: stateful truncated BPTT
+    random_windows        drawn anew at each step, with replacement
+    shuffled_windows      each window once per pass, in random order
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from minilstm.errors import InputError, IntArray, check_ids, check_positive_int, quote
+
+Batch = tuple[IntArray, IntArray, bool]  # inputs (T, B), targets (T, B), starts
+
+logger = logging.getLogger("minilstm")
+
+
+def contiguous_streams(ids: ArrayLike, batch_size: int, seq_len: int) -> ContiguousStreams:
+    """Read the text as B streams side by side, T steps at a time.
+
+    Stream b is the S = (N - 1) // B pairs from pair b S on. A pass, one epoch, is ceil(S / T)
+    batches, the last of them shorter where T does not divide S; it scores B S targets, each once,
+    and leaves out the (N - 1) - B S < B pairs at the end of the text. `starts` is True for the
+    first batch of a pass alone.
+
+    Where the text has fewer than B T pairs, fewer streams are made, B = max(1, (N - 1) // T), and
+    one stream of T = N - 1 where not even one has T pairs; a warning says so.
+
+    Args:
+        ids: (N,) integers, N >= 2.
+        batch_size: streams B.
+        seq_len: steps T of a batch, through which gradients flow back.
+    Returns:
+        An iterable; each `for` loop over it is one pass.
+    Raises:
+        InputError: ids are not a row of at least 2 integers, or a size is no positive integer.
+
+    >>> for inputs, targets, starts in contiguous_streams(range(8), batch_size=2, seq_len=2):
+    ...     print(inputs.tolist(), targets.tolist(), starts)
+    [[0, 3], [1, 4]] [[1, 4], [2, 5]] True
+    [[2, 5]] [[3, 6]] False
+    """
+    return ContiguousStreams(ids, batch_size, seq_len)
+
+
+class ContiguousStreams:
+    """What `contiguous_streams` returns; iterating yields batches, `len` counts them.
+
+    Attributes:
+        batch_size, seq_len: B and T as they are used, which a short text makes smaller.
+        pairs_per_stream: S = (N - 1) // B.
+        scored: targets scored by one pass, B S.
+        unscored: pairs left out at the end of the text, fewer than B.
+    """
+
+    def __init__(self, ids: ArrayLike, batch_size: int, seq_len: int) -> None:
+        self._ids, B, T = _check(ids, batch_size, seq_len)
+        pairs = len(self._ids) - 1
+        self.batch_size = min(B, max(1, pairs // T))
+        self.seq_len = min(T, pairs)
+        _warn_if_smaller(len(self._ids), batch_size=(B, self.batch_size), seq_len=(T, self.seq_len))
+        self.pairs_per_stream = pairs // self.batch_size
+        self.scored = self.batch_size * self.pairs_per_stream
+        self.unscored = pairs - self.scored
+
+    def __len__(self) -> int:
+        return len(range(0, self.pairs_per_stream, self.seq_len))
+
+    def __iter__(self) -> Iterator[Batch]:
+        B, S, T = self.batch_size, self.pairs_per_stream, self.seq_len
+        inputs = self._ids[: B * S].reshape(B, S).T  # (S, B), a view of ids: column b is stream b
+        targets = self._ids[1 : B * S + 1].reshape(B, S).T  # (S, B), the same, one token on
+        for t in range(0, S, T):
+            yield inputs[t : t + T].copy(), targets[t : t + T].copy(), t == 0
+
+
+def random_windows(
+    ids: ArrayLike, batch_size: int, seq_len: int, steps: int, rng: np.random.Generator
+) -> Iterator[Batch]:
+    """Draw the B windows of each batch anywhere in the text, independently of one another.
+
+    A window of T pairs begins at any of the N - T tokens 0 .. N - T - 1, all equally likely. A
+    run scores B T targets per step, some of the text more than once and some perhaps never.
+    `starts` is always True. Where the text has fewer than T pairs, T = N - 1; a warning says so.
+
+    Args:
+        ids: (N,) integers, N >= 2.
+        batch_size: windows B of a batch.
+        seq_len: steps T of a window.
+        steps: number of batches.
+        rng: draws B starts per batch, when the batch is asked for.
+    Returns:
+        An iterator over `steps` batches.
+    Raises:
+        InputError: ids are not a row of at least 2 integers, a size is no positive integer, or rng
+            is no Generator.
+
+    >>> rng = np.random.default_rng(0)
+    >>> for inputs, targets, starts in random_windows(range(100), 2, 3, steps=1, rng=rng):
+    ...     print(inputs.tolist(), targets.tolist(), starts)
+    [[82, 61], [83, 62], [84, 63]] [[83, 62], [84, 63], [85, 64]] True
+    """
+    tokens, B, T_asked = _check(ids, batch_size, seq_len)
+    _check_rng(rng)
+    N, steps = len(tokens), check_positive_int("steps", steps)
+    T = min(T_asked, N - 1)
+    _warn_if_smaller(N, seq_len=(T_asked, T))
+    return (_windows(tokens, rng.integers(N - T, size=B), T) for _ in range(steps))
+
+
+def shuffled_windows(
+    ids: ArrayLike, batch_size: int, seq_len: int, rng: np.random.Generator
+) -> ShuffledWindows:
+    """Cut the text into W = (N - 1) // T windows, end to end, and read them in random order.
+
+    A pass, one epoch, is ceil(W / B) batches of B windows, the last of them with fewer where B does
+    not divide W; it scores W T targets, each once, and leaves out the (N - 1) - W T < T pairs at
+    the end of the text. Each pass has an order of its own. `starts` is always True. Where the text
+    has fewer than T pairs, T = N - 1, and a warning says so.
+
+    Args:
+        ids: (N,) integers, N >= 2.
+        batch_size: windows B of a batch.
+        seq_len: steps T of a window.
+        rng: draws one permutation at the start of each pass.
+    Returns:
+        An iterable; each `for` loop over it is one pass.
+    Raises:
+        InputError: ids are not a row of at least 2 integers, a size is no positive integer, or rng
+            is no Generator.
+
+    >>> rng = np.random.default_rng(0)
+    >>> for inputs, targets, starts in shuffled_windows(range(8), 2, 2, rng):
+    ...     print(inputs.tolist(), targets.tolist(), starts)
+    [[4, 0], [5, 1]] [[5, 1], [6, 2]] True
+    [[2], [3]] [[3], [4]] True
+    """
+    return ShuffledWindows(ids, batch_size, seq_len, rng)
+
+
+class ShuffledWindows:
+    """What `shuffled_windows` returns; iterating yields batches, `len` counts them.
+
+    Attributes:
+        batch_size: B, as asked; only the last batch of a pass has fewer windows.
+        seq_len: T as it is used, which a short text makes smaller.
+        windows: W = (N - 1) // T.
+        scored: targets scored by one pass, W T.
+        unscored: pairs left out at the end of the text, fewer than T.
+    """
+
+    def __init__(
+        self, ids: ArrayLike, batch_size: int, seq_len: int, rng: np.random.Generator
+    ) -> None:
+        self._ids, self.batch_size, T = _check(ids, batch_size, seq_len)
+        _check_rng(rng)
+        self._rng = rng
+        pairs = len(self._ids) - 1
+        self.seq_len = min(T, pairs)
+        _warn_if_smaller(len(self._ids), seq_len=(T, self.seq_len))
+        self.windows = pairs // self.seq_len
+        self.scored = self.windows * self.seq_len
+        self.unscored = pairs - self.scored
+
+    def __len__(self) -> int:
+        return len(range(0, self.windows, self.batch_size))
+
+    def __iter__(self) -> Iterator[Batch]:
+        B, T = self.batch_size, self.seq_len
+        first = self._rng.permutation(self.windows) * T  # (W,), the first token of each window
+        for w in range(0, self.windows, B):
+            yield _windows(self._ids, first[w : w + B], T)
+
+
+def _windows(ids: IntArray, first: IntArray, T: int) -> Batch:
+    """The windows of T pairs that begin at the tokens first (B,), side by side."""
+    n = np.arange(T)[:, np.newaxis] + first  # (T, B), places in the text
+    return ids[n], ids[n + 1], True
+
+
+def _check(ids: ArrayLike, batch_size: int, seq_len: int) -> tuple[IntArray, int, int]:
+    B, T = check_positive_int("batch_size", batch_size), check_positive_int("seq_len", seq_len)
+    tokens = check_ids(ids)
+    if len(tokens) < 2:
+        wanted = "need at least 2 tokens to have one (input, target) pair"
+        raise InputError(f"{wanted}, got {len(tokens)}")
+    return tokens, B, T
+
+
+def _check_rng(rng: object) -> None:
+    if not isinstance(rng, np.random.Generator):
+        raise InputError(f"rng must be a numpy.random.Generator, got {quote(rng)}")
+
+
+def _warn_if_smaller(N: int, **sizes: tuple[int, int]) -> None:
+    """Say which sizes were asked for and which are used, where a text of N tokens has too few."""
+    if any(asked != used for asked, used in sizes.values()):
+        asked = ", ".join(f"{name}={asked}" for name, (asked, _) in sizes.items())
+        used = ", ".join(f"{name}={used}" for name, (_, used) in sizes.items())
+        logger.warning("%d tokens are too few for %s: using %s", N, asked, used)
