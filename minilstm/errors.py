@@ -51,14 +51,14 @@ def check_ids(ids: object) -> IntArray:
         ...
     minilstm.errors.InputError: ids must be a 1-D array of integers, got 1-D float64
     """
+    wanted = "ids must be a 1-D array of integers"
     try:
         array = np.asarray(ids)
     except (TypeError, ValueError):  # a ragged list, or an array that lives on a GPU
-        wanted = "ids must be a 1-D array of integers"
-        raise InputError(f"{wanted}, got {quote(type(ids).__name__)}") from None
+        got = f"{type(ids).__module__}.{type(ids).__qualname__}"
+        raise InputError(f"{wanted}, got a {got} that NumPy cannot read") from None
     if isinstance(ids, list | tuple) and array.shape == (0,):
         array = array.astype(np.int64)  # [] has no dtype of its own; NumPy takes float64
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
-        got = f"{array.ndim}-D {array.dtype}"
-        raise InputError(f"ids must be a 1-D array of integers, got {got}")
+        raise InputError(f"{wanted}, got {array.ndim}-D {array.dtype}")
     return array

@@ -29,16 +29,18 @@ def next_token_probabilities(
     tokens whose probability reaches p (Holtzman et al. 2020); the likeliest always stays.
     Returns (V,) probabilities that sum to 1, whatever the logits' dtype.
 
+    A logit of -inf is a token that cannot come.
+
     Raises InputError for a temperature ≤ 0, a top_k outside 1 … V, a top_p outside (0, 1], and
-    for logits that are not finite.
+    for logits that are NaN, +inf or all -inf.
 
     >>> next_token_probabilities(np.log([0.5, 0.3, 0.2]), top_k=2).round(3).tolist()
     [0.625, 0.375, 0.0]
     """
     check_sampling(temperature, top_k, top_p, V=len(logits))
     scores: np.ndarray = np.asarray(logits, dtype=np.float64)
-    if not np.isfinite(scores).all():
-        raise InputError(f"the logits must be finite, got {scores[~np.isfinite(scores)][0]}")
+    if not np.isfinite(scores.max()):  # a NaN is the maximum wherever it stands
+        raise InputError(f"the largest logit must be finite, got {scores.max()}")
     # The largest score first becomes 0: dividing by a tiny temperature then cannot overflow to nan.
     with np.errstate(over="ignore", under="ignore"):
         p: np.ndarray = np.exp((scores - scores.max()) / temperature)
@@ -64,11 +66,13 @@ def generate_ids(
     top_k: int | None = None,
     top_p: float | None = None,
     greedy: bool = False,
+    forbidden: int | None = None,
     rng: np.random.Generator | None = None,
 ) -> Iterator[int]:
     """Yield `length` token ids that continue `prompt`, each as soon as it is known.
 
     prompt (N,) ids, N ≥ 1. greedy: always the likeliest token; the other settings have no say.
+    forbidden: an id that is never produced, the unknown symbol's for one.
     rng: None draws from fresh entropy. Dropout is never active here.
 
     Raises InputError as next_token_probabilities does, for an empty prompt, and for a negative
@@ -79,33 +83,27 @@ def generate_ids(
     if length != 0:
         check_positive_int("length", length)
     check_sampling(temperature, top_k, top_p, config.vocab_size)
-    return _ids(params, config, prompt, length, temperature, top_k, top_p, greedy,
-                rng or np.random.default_rng())  # fmt: skip
+    rng = rng if rng is not None else np.random.default_rng()
 
-
-def _ids(
-    params: Params,
-    config: ModelConfig,
-    prompt: np.ndarray,
-    length: int,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    greedy: bool,
-    rng: np.random.Generator,
-) -> Iterator[int]:
-    inputs = np.asarray(prompt).reshape(-1, 1)  # (T, 1): the whole prompt in one pass
-    state = None
-    for _ in range(length):
-        logits, state = forward(params, config, like(inputs, params["fc.b"]), state)
-        last = to_host(logits[-1, 0])  # (V,): the only thing that leaves the device
+    def choose(logits: np.ndarray) -> int:
+        """The next token, from the logits (V,) of the last step."""
+        if forbidden is not None:
+            logits[forbidden] = -np.inf
         if greedy:
-            token = int(last.argmax())
-        else:
-            token = int(rng.choice(len(last), p=next_token_probabilities(
-                last, temperature, top_k, top_p)))  # fmt: skip
-        yield token
-        inputs = np.array([[token]])
+            return int(logits.argmax())
+        p = next_token_probabilities(logits, temperature, top_k, top_p)
+        return int(rng.choice(len(p), p=p))
+
+    def ids() -> Iterator[int]:
+        inputs = np.asarray(prompt).reshape(-1, 1)  # (T, 1): the whole prompt in one pass
+        state = None
+        for _ in range(length):
+            logits, state = forward(params, config, like(inputs, params["fc.b"]), state)
+            token = choose(to_host(logits[-1, 0].copy()))  # (V,): all that leaves the device
+            yield token
+            inputs = np.array([[token]])
+
+    return ids()
 
 
 def check_sampling(temperature: float, top_k: int | None, top_p: float | None, V: int) -> None:

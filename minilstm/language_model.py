@@ -129,6 +129,7 @@ class LanguageModel:
             top_k=top_k,
             top_p=top_p,
             greedy=greedy,
+            forbidden=self.vocab.unknown_id,
             rng=np.random.default_rng(seed),
         )
         return self._pieces(ids, stop)

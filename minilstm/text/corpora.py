@@ -17,7 +17,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
 
     Raises:
         InputError: there is no such file, it cannot be read, is a folder, is empty, is not UTF-8,
-            or holds a NUL, which text does not.
+            or holds a NUL, which no text does.
 
     >>> read_text("no/such/file")
     Traceback (most recent call last):
@@ -65,7 +65,7 @@ def train_validation_split(text: str, fraction: float = 0.9) -> tuple[str, str]:
     neighbours in the training part, and validation would measure memory.
 
     Args:
-        text: at least one character.
+        text: of any length.
         fraction: 0 < fraction <= 1; with 1 nothing validates.
     Returns:
         The training text and the validation text; a short text may leave either of them empty.

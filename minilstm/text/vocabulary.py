@@ -79,6 +79,10 @@ class Vocabulary:
             shown.append(f"unknown={self.unknown!r}")
         return f"{type(self).__name__}({len(self)} symbols: {', '.join(shown)})"
 
+    def encode(self, text: str) -> NDArray[np.int64]:
+        """Return the ids (N,) of the N symbols a text falls into; each subclass has its own way."""
+        raise NotImplementedError
+
     def decode(self, ids: ArrayLike) -> str:
         """Return the text of the ids.
 
