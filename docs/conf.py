@@ -18,7 +18,7 @@ release = version = installed_version("minilstm")
 
 extensions = ["myst_parser", "sphinxcontrib.katex"]
 exclude_patterns = ["_build", "_static"]
-myst_enable_extensions = ["amsmath", "dollarmath"]
+myst_enable_extensions = ["dollarmath"]
 myst_fence_as_directive = ["math"]
 myst_heading_anchors = 3
 

@@ -6,7 +6,7 @@ import numpy as np
 
 import minilstm as ml
 from minilstm import cli, plots
-from minilstm.errors import check_positive_int
+from minilstm.errors import check_count, check_positive_int
 from minilstm.gradcheck import central_differences, complex_step
 
 
@@ -18,6 +18,8 @@ def main() -> None:
     parser.add_argument("--picture", default="gradient_check.png", help="where to draw the curve")
     args = parser.parse_args()
     check_positive_int("--layers", args.layers)
+    check_count("--seed", args.seed)
+    plots.check_path(args.picture)
 
     # Small, all sizes different, and everything random, the initial state too: zeros hide bugs.
     T, B, V, E, H = 5, 2, 6, None if args.one_hot else 3, 4

@@ -4,7 +4,7 @@ import numpy as np
 
 import minilstm as ml
 from minilstm import cli, plots
-from minilstm.errors import check_positive_int
+from minilstm.errors import check_count, check_positive_int
 
 
 def main() -> None:
@@ -15,6 +15,8 @@ def main() -> None:
     parser.add_argument("--picture", default="hello.png", help="where to draw loss and gates")
     args = parser.parse_args()
     check_positive_int("--steps", args.steps)
+    check_count("--seed", args.seed)
+    plots.check_path(args.picture)
     device = ml.choose_device(args.device)
 
     text = "hello"

@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 import minilstm as ml
 from minilstm import cli, plots, training
-from minilstm.errors import check_positive_int
+from minilstm.errors import check_count, check_positive_int
 
 
 def main() -> None:
@@ -25,6 +25,9 @@ def main() -> None:
     parser.add_argument("--picture", metavar="FILE", help="draw the loss into this file")
     args = parser.parse_args()
     device = ml.choose_device(args.device)
+    check_count("--seed", args.seed)
+    if args.picture:
+        plots.check_path(args.picture)
 
     text = ml.read_text(args.data)
     train_text, validation_text = ml.train_validation_split(text)  # the last tenth validates
@@ -34,11 +37,11 @@ def main() -> None:
     strangers = set(validation_text) - set(train_text)
     if strangers:
         print(f"only the validation text has {sorted(strangers)}: read as an unknown character")
-    vocab = ml.CharVocabulary.from_text(train_text, unknown="\ufffd" if strangers else None)
+    vocab = ml.CharVocabulary.from_text(train_text, unknown="<unk>" if strangers else None)
     V = len(vocab)
     batches = ml.contiguous_streams(vocab.encode(train_text), args.batch_size, args.seq_len)
-    print(f"{len(train_text):,} characters to train on, {len(validation_text):,} to validate on, "
-          f"{V} distinct: a uniform guess costs ln {V} = {np.log(V):.3f} nats per character")  # fmt: skip
+    print(f"{len(train_text):,} characters to train on, {len(validation_text):,} to validate on,")
+    print(f"{V} distinct: a uniform guess costs ln {V} = {np.log(V):.3f} nats per character")
 
     config = ml.ModelConfig(V, args.hidden_size, args.num_layers, forget_bias=1.0)
     params = ml.to_device(ml.init_params(config, np.random.default_rng(args.seed)), device)
@@ -79,8 +82,10 @@ def main() -> None:
             if validation_text and (step % every == 0 or step == total):
                 score = model.evaluate(validation_text, streams=64)
                 validation.append((step, score.loss))
-                tqdm.write(f"step {step:6,}  training {np.mean(curve[-every:]):.4f}  validation "
-                           f"{score.loss:.4f} nats/char  perplexity {score.perplexity:.3f}")  # fmt: skip
+                tqdm.write(
+                    f"step {step:6,}  training {np.mean(curve[-every:]):.4f}  validation "
+                    f"{score.loss:.4f} nats/char  perplexity {score.perplexity:.3f}"
+                )
             if step == total:
                 break
     bar.close()

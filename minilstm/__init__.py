@@ -17,7 +17,8 @@ Read the source in this order:
 from minilstm import gradcheck
 from minilstm.backend import choose_device, get_array_module, to_device, to_host
 from minilstm.errors import InputError
-from minilstm.language_model import Evaluation, LanguageModel
+from minilstm.evaluation import Evaluation
+from minilstm.language_model import LanguageModel
 from minilstm.model import (
     ModelConfig,
     backward,

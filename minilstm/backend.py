@@ -35,6 +35,9 @@ def get_array_module(x: Array) -> Any:
     Any type defined inside CuPy counts as CuPy, the proxies included that `cupy.fuse` passes
     while it traces a function. CuPy is imported by whoever made such an array, never here.
 
+    Raises:
+        InputError: x is of neither.
+
     >>> get_array_module(np.zeros(3)).__name__
     'numpy'
     """
@@ -60,8 +63,11 @@ def is_on_host(x: Array) -> bool:
 def fuse(function: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: one kernel on CuPy (`cupy.fuse`), the plain function on NumPy.
 
-    `function` takes arrays by position, does nothing but elementwise arithmetic on them and
-    returns a flat tuple of arrays. CuPy compiles it when it first sees CuPy arrays.
+    Args:
+        function: takes arrays by position, does nothing but elementwise arithmetic on them and
+            returns a flat tuple of arrays.
+    Returns:
+        The same function, which CuPy compiles when it first sees CuPy arrays.
     """
 
     @functools.cache
@@ -78,14 +84,20 @@ def fuse(function: Callable[..., Any]) -> Callable[..., Any]:
 def choose_device(name: str | None = None) -> str:
     """Resolve a device's name to "cpu" or "cuda", proving the GPU before anything runs on it.
 
-    name: "cpu", "cuda" or "auto" (the GPU where there is a usable one). None reads the
-    environment variable MINILSTM_DEVICE and is "auto" without it.
-
     The proof is a sum, a matrix product and a transfer back: a missing cuBLAS, for one, shows
     only at the first product.
 
-    Raises InputError for another name, and for "cuda" where CuPy or a device is missing; the
-    message says what to install.
+    Args:
+        name: "cpu", "cuda" or "auto" (the GPU where there is a usable one). None reads the
+            environment variable MINILSTM_DEVICE and is "auto" without it.
+    Returns:
+        "cpu" or "cuda".
+    Raises:
+        InputError: another name, or "cuda" where CuPy or a device is missing; the message says
+            what to install.
+
+    >>> choose_device("cpu")
+    'cpu'
     """
     source = "device"
     if name is None:
@@ -122,12 +134,16 @@ def _cuda_fault() -> str | None:
 
 
 def to_device(tree: Tree, device: str) -> Tree:
-    """Move every array of a tree (dicts, lists, tuples, named tuples, arrays) to "cpu" or "cuda".
+    """Move every array of a tree to a device.
 
-    Leaves that are no arrays (None, numbers, strings) stay as they are. Arrays already on the
-    device are not copied. "auto" is resolved as by `choose_device`.
-
-    Raises InputError as `choose_device` does.
+    Args:
+        tree: dicts, lists, tuples, named tuples and arrays. Leaves that are no arrays (None,
+            numbers, strings) stay as they are.
+        device: "cpu", "cuda" or "auto", which is resolved as by `choose_device`.
+    Returns:
+        The same tree of moved arrays; those already on the device are not copied.
+    Raises:
+        InputError: as `choose_device` does.
     """
     if choose_device(device) == "cpu":
         return to_host(tree)
@@ -137,6 +153,11 @@ def to_device(tree: Tree, device: str) -> Tree:
 
 def to_host(tree: Tree) -> Tree:
     """The same tree with NumPy arrays; on a GPU this waits for the device.
+
+    Args:
+        tree: as for `to_device`.
+    Returns:
+        The same tree of NumPy arrays; those that are on the host already are not copied.
 
     >>> to_host({"b": (np.zeros(2), None)})
     {'b': (array([0., 0.]), None)}
@@ -150,7 +171,7 @@ def to_host(tree: Tree) -> Tree:
 
 
 def like(x: Array, reference: Array) -> Array:
-    """The array x, moved to where `reference` lives."""
+    """The array x, moved to where `reference` lives; x itself where it is there already."""
     if get_array_module(x) is get_array_module(reference):
         return x
     return get_array_module(reference).asarray(to_host(x))

@@ -1,6 +1,8 @@
 """The one error of the public boundary, and the checks that several modules share."""
 
+import math
 import reprlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,10 +34,43 @@ def check_positive_int(name: str, value: object) -> int:
         ...
     minilstm.errors.InputError: seq_len must be a positive integer, got 0
     """
+    return _check_int(name, value, 1, "a positive integer")
+
+
+def check_count(name: str, value: object) -> int:
+    """As check_positive_int, but zero will do.
+
+    >>> check_count("seed", -1)
+    Traceback (most recent call last):
+        ...
+    minilstm.errors.InputError: seed must be an integer from 0 up, got -1
+    """
+    return _check_int(name, value, 0, "an integer from 0 up")
+
+
+def _check_int(name: str, value: object, least: int, wanted: str) -> int:
     # True is an int to Python, and seq_len=True is a mistake all the same.
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise InputError(f"{name} must be a positive integer, got {quote(value)}")
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise InputError(f"{name} must be {wanted}, got {quote(value)}")
     return int(value)
+
+
+def check_number(
+    name: str, value: object, wanted: str = "", fits: Callable[[float], bool] = lambda x: True
+) -> float:
+    """Return value as a float; an InputError unless it is a finite number that fits.
+
+    >>> check_number("dropout", 1.5, "in [0, 1)", lambda p: 0 <= p < 1)
+    Traceback (most recent call last):
+        ...
+    minilstm.errors.InputError: dropout must be a finite number in [0, 1), got 1.5
+    """
+    if isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool):
+        number = float(value)
+        if math.isfinite(number) and fits(number):
+            return number
+    wanted = f"a finite number {wanted}".rstrip()
+    raise InputError(f"{name} must be {wanted}, got {quote(value)}")
 
 
 def check_ids(ids: object) -> IntArray:
@@ -62,3 +97,16 @@ def check_ids(ids: object) -> IntArray:
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
         raise InputError(f"{wanted}, got {array.ndim}-D {array.dtype}")
     return array
+
+
+def check_text(text: object) -> str:
+    """Return the text; an InputError unless it is a str.
+
+    >>> check_text(b"hello")
+    Traceback (most recent call last):
+        ...
+    minilstm.errors.InputError: text must be a str, got bytes
+    """
+    if not isinstance(text, str):
+        raise InputError(f"text must be a str, got {type(text).__name__}")
+    return text

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from minilstm.backend import like, to_host
-from minilstm.errors import InputError, check_positive_int
+from minilstm.errors import InputError, check_count, check_positive_int
 from minilstm.model import ModelConfig, Params, forward
 
 
@@ -24,23 +24,24 @@ def next_token_probabilities(
 ) -> np.ndarray:
     """softmax(logits / temperature), restricted to the likeliest tokens, in float64.
 
-    logits (V,). temperature: below 1 sharpens, above 1 flattens. top_k: only the k likeliest
-    tokens stay (Fan et al. 2018). top_p: of what top_k left, only the smallest set of likeliest
-    tokens whose probability reaches p (Holtzman et al. 2020); the likeliest always stays.
-    Returns (V,) probabilities that sum to 1, whatever the logits' dtype.
-
-    A logit of -inf is a token that cannot come.
-
-    Raises InputError for a temperature ≤ 0, a top_k outside 1 … V, a top_p outside (0, 1], and
-    for logits that are NaN, +inf or all -inf.
+    Args:
+        logits: (V,); -inf is a token that cannot come.
+        temperature: above 0; below 1 sharpens, above 1 flattens.
+        top_k: only the k likeliest tokens stay (Fan et al. 2018).
+        top_p: of what top_k left, only the smallest set of likeliest tokens whose probability
+            reaches p (Holtzman et al. 2020); the likeliest always stays.
+    Returns:
+        (V,) probabilities that sum to 1, whatever the logits' dtype.
+    Raises:
+        InputError: temperature ≤ 0 or not finite, top_k outside 1 … V, top_p outside (0, 1], or
+            logits that are NaN, +inf or all -inf.
 
     >>> next_token_probabilities(np.log([0.5, 0.3, 0.2]), top_k=2).round(3).tolist()
     [0.625, 0.375, 0.0]
     """
     check_sampling(temperature, top_k, top_p, V=len(logits))
     scores: np.ndarray = np.asarray(logits, dtype=np.float64)
-    if not np.isfinite(scores.max()):  # a NaN is the maximum wherever it stands
-        raise InputError(f"the largest logit must be finite, got {scores.max()}")
+    _check_logits(scores)
     # The largest score first becomes 0: dividing by a tiny temperature then cannot overflow to nan.
     with np.errstate(over="ignore", under="ignore"):
         p: np.ndarray = np.exp((scores - scores.max()) / temperature)
@@ -49,9 +50,9 @@ def next_token_probabilities(
     if top_k is not None:
         p[order[top_k:]] = 0.0
         p /= p.sum()
-    if top_p is not None:
-        before = np.cumsum(p[order]) - p[order]  # probability of all likelier tokens
-        p[order[1:][before[1:] >= top_p]] = 0.0
+    if top_p is not None and top_p < 1:  # at 1 all stay; a rounded sum may get there too early
+        before = np.cumsum(p[order])[:-1]  # for each token but the first: all likelier ones
+        p[order[1:][before >= top_p]] = 0.0
         p /= p.sum()
     return p
 
@@ -71,17 +72,26 @@ def generate_ids(
 ) -> Iterator[int]:
     """Yield `length` token ids that continue `prompt`, each as soon as it is known.
 
-    prompt (N,) ids, N ≥ 1. greedy: always the likeliest token; the other settings have no say.
-    forbidden: an id that is never produced, the unknown symbol's for one.
-    rng: None draws from fresh entropy. Dropout is never active here.
+    Dropout is never active here.
 
-    Raises InputError as next_token_probabilities does, for an empty prompt, and for a negative
-    length; all of them at the call, before the first id is asked for.
+    Args:
+        params, config: the model, as for `forward`.
+        prompt: (N,) ids, N ≥ 1.
+        length: number of tokens to make, ≥ 0.
+        temperature, top_k, top_p: as for `next_token_probabilities`.
+        greedy: always the likeliest token; the other settings have no say.
+        forbidden: an id that is never produced, the unknown symbol's for one.
+        rng: draws each token; None draws from fresh entropy.
+    Returns:
+        An iterator over `length` ids.
+    Raises:
+        InputError: a setting is out of range, the prompt is empty or length is negative; all of
+            them at the call, before the first id is asked for. Logits that are NaN, as a diverged
+            model makes them, raise it where they come up.
     """
     if len(prompt) == 0:
         raise InputError("the prompt must have at least one token, got none")
-    if length != 0:
-        check_positive_int("length", length)
+    check_count("length", length)
     check_sampling(temperature, top_k, top_p, config.vocab_size)
     rng = rng if rng is not None else np.random.default_rng()
 
@@ -90,6 +100,7 @@ def generate_ids(
         if forbidden is not None:
             logits[forbidden] = -np.inf
         if greedy:
+            _check_logits(logits)
             return int(logits.argmax())
         p = next_token_probabilities(logits, temperature, top_k, top_p)
         return int(rng.choice(len(p), p=p))
@@ -106,8 +117,20 @@ def generate_ids(
     return ids()
 
 
+def _check_logits(logits: np.ndarray) -> None:
+    if not np.isfinite(logits.max()):  # a NaN is the maximum wherever it stands
+        raise InputError(f"the largest logit must be finite, got {logits.max()}")
+
+
 def check_sampling(temperature: float, top_k: int | None, top_p: float | None, V: int) -> None:
-    """Raise InputError unless the sampling settings fit a vocabulary of V."""
+    """Do nothing if the sampling settings fit a vocabulary of V.
+
+    Args:
+        temperature, top_k, top_p: as for `next_token_probabilities`.
+        V: size of the vocabulary.
+    Raises:
+        InputError: one of them is out of its range.
+    """
     if not (temperature > 0 and np.isfinite(temperature)):
         raise InputError(
             f"temperature must be a finite number above 0, got {temperature}; "

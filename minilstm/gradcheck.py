@@ -35,7 +35,14 @@ class GradientError(AssertionError):
 
 @dataclass(frozen=True)
 class TensorCheck:
-    """The check of one tensor. `worst` is the entry whose error exceeds its tolerance most."""
+    """The check of one tensor; as a str, its worst entry.
+
+    Attributes:
+        name: its key in arrays and grads.
+        entries: how many were compared.
+        worst: index of the largest error, among the failed entries if there are any.
+        passed: whether every entry is finite and within its tolerance.
+    """
 
     name: str
     entries: int
@@ -58,17 +65,27 @@ class TensorCheck:
 
 @dataclass(frozen=True)
 class Report:
-    """The checks of all tensors, by name."""
+    """The checks of all tensors.
+
+    Attributes:
+        method: which of the three checks.
+        tensors: name -> its check.
+    """
 
     method: str
     tensors: dict[str, TensorCheck]
 
     @property
     def passed(self) -> bool:
+        """Whether every tensor passed."""
         return all(check.passed for check in self.tensors.values())
 
     def raise_if_failed(self) -> None:
-        """Raise GradientError that names the worst entry of each failing tensor."""
+        """Do nothing if every tensor passed.
+
+        Raises:
+            GradientError: one did not; the message has the worst entry of each that did not.
+        """
         failed = [str(check) for check in self.tensors.values() if not check.passed]
         if failed:
             raise GradientError(f"{self.method}: " + "; ".join(failed))
@@ -85,11 +102,20 @@ def complex_step(
 ) -> Report:
     """Compare grads with Im f(x + ih e_k) / h at every entry of every array.
 
-    f: takes a dict like `arrays`, but complex128, and returns one complex number.
-    arrays: where to differentiate; float64. grads: the gradients to check, same keys and shapes.
-    An entry passes if |analytic - numeric| ≤ tolerance · max|numeric| of its tensor.
-
-    Raises InputError if keys or shapes differ, GradientError if an entry fails.
+    Args:
+        f: takes a dict like `arrays`, but complex128, and returns one complex number.
+        arrays: where to differentiate; float64.
+        grads: the gradients to check, same keys and shapes.
+        h: the step; subtracting nothing, it can be this small.
+        tolerance: an entry passes if |analytic - numeric| ≤ tolerance · max|numeric| of its tensor.
+        raise_on_failure: False leaves the verdict to the report.
+    Returns:
+        A Report on every tensor.
+    Raises:
+        InputError: keys, shapes or dtypes do not fit.
+        GradientError: an entry fails.
+    Source:
+        Squire & Trapp 1998.
 
     >>> x = {"x": np.array([1.0, 2.0])}
     >>> complex_step(lambda a: (a["x"] ** 3).sum(), x, {"x": 3 * x["x"] ** 2}).passed
@@ -121,11 +147,27 @@ def central_differences(
 ) -> Report:
     """Compare grads with (f(x + ε e_k) - f(x - ε e_k)) / 2ε at every entry of every array.
 
-    f: takes a dict like `arrays` and returns one number. arrays must be float64: in float32 the
-    rounding of f drowns the difference.
-    An entry passes if |analytic - numeric| ≤ atol + rtol · |numeric|.
+    Args:
+        f: takes a dict like `arrays` and returns one number.
+        arrays: where to differentiate; float64, since in float32 the rounding of f drowns the
+            difference.
+        grads: the gradients to check, same keys and shapes.
+        eps: ε.
+        atol, rtol: an entry passes if |analytic - numeric| ≤ atol + rtol · |numeric|.
+        raise_on_failure: False leaves the verdict to the report.
+    Returns:
+        A Report on every tensor.
+    Raises:
+        InputError: keys, shapes or dtypes do not fit.
+        GradientError: an entry fails.
 
-    Raises InputError if keys, shapes or dtypes do not fit, GradientError if an entry fails.
+    >>> x = {"x": np.array([1.0, 2.0])}
+    >>> wrong = {"x": 3.003 * x["x"] ** 2}
+    >>> report = central_differences(
+    ...     lambda a: (a["x"] ** 3).sum(), x, wrong, raise_on_failure=False
+    ... )
+    >>> print(report.tensors["x"])
+    x[1]: analytic 12.012, numeric 12, off by 0.012 (largest gradient of the tensor: 12)
     """
     _check_arrays(arrays, grads)
     x = {name: value.copy() for name, value in arrays.items()}
@@ -154,10 +196,20 @@ def directional(
     rtol: float = 1e-5,
     raise_on_failure: bool = True,
 ) -> Report:
-    """Compare Σ grads · u with (f(x + ε u) - f(x - ε u)) / 2ε along one random unit direction u
-    over all arrays together: two evaluations of f, whatever the number of entries.
+    """Compare Σ grads · u with (f(x + ε u) - f(x - ε u)) / 2ε along one random direction u.
 
-    It can say that a gradient is wrong, not where. Arguments and errors as central_differences.
+    u is a unit vector over all arrays together: two evaluations of f, whatever the number of
+    entries. It can say that a gradient is wrong, not where.
+
+    Args:
+        f, arrays, grads: as for `central_differences`.
+        rng: draws u.
+        eps, atol, rtol, raise_on_failure: as for `central_differences`.
+    Returns:
+        A Report on one tensor, "direction", with one entry.
+    Raises:
+        InputError: keys, shapes or dtypes do not fit.
+        GradientError: the two sums differ.
     """
     _check_arrays(arrays, grads)
     u = {name: rng.standard_normal(value.shape) for name, value in arrays.items()}

@@ -4,49 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
-from minilstm.backend import like, to_device, to_host
-from minilstm.errors import InputError, check_positive_int
+from minilstm.backend import to_device
+from minilstm.errors import InputError, check_count, quote
+from minilstm.evaluation import Evaluation, evaluate
 from minilstm.generation import generate_ids
-from minilstm.model import ModelConfig, Params, forward
-from minilstm.nn.loss import softmax_cross_entropy
-from minilstm.text.batching import contiguous_streams
+from minilstm.model import ModelConfig, Params
 from minilstm.text.vocabulary import Vocabulary
-
-_EVALUATION_CHUNK = 1 << 22  # logits held at a time while evaluating
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How well a model predicts a text.
-
-    loss: mean nats per target, the negative log-likelihood. tokens: the targets scored.
-    accuracy: the share of targets that were the likeliest token.
-    """
-
-    loss: float
-    accuracy: float
-    tokens: int
-
-    @property
-    def perplexity(self) -> float:
-        """e^loss: the model is as unsure as between this many equally likely tokens."""
-        return math.exp(self.loss) if self.loss < 700 else math.inf
-
-    @property
-    def bits_per_token(self) -> float:
-        """loss / ln 2: what the model would need to write one token down."""
-        return self.loss / math.log(2)
 
 
 class LanguageModel:
     """A model one can talk to.
 
-    config: the shape; params: as `init_params` makes them; vocab: len(vocab) = config.vocab_size.
-    Raises InputError where the three do not fit each other.
+    Args:
+        config: the shape.
+        params: as `init_params` makes them.
+        vocab: len(vocab) = config.vocab_size.
+    Raises:
+        InputError: the three do not fit each other.
+
+    >>> from minilstm import CharVocabulary, init_params
+    >>> vocab = CharVocabulary.from_text("hello")
+    >>> config = ModelConfig(vocab_size=len(vocab), hidden_size=8)
+    >>> model = LanguageModel(config, init_params(config, np.random.default_rng(0)), vocab)
+    >>> model.parameter_count, model.evaluate("hello").tokens, len(model.generate("he", length=3))
+    (452, 4, 5)
     """
 
     def __init__(self, config: ModelConfig, params: Params, vocab: Vocabulary) -> None:
@@ -68,7 +52,15 @@ class LanguageModel:
         self.vocab = vocab
 
     def to(self, device: str) -> LanguageModel:
-        """Move the parameters to "cpu" or "cuda" ("auto": the GPU if there is one); return self."""
+        """Move the parameters.
+
+        Args:
+            device: "cpu", "cuda", or "auto": the GPU if there is one.
+        Returns:
+            The model itself.
+        Raises:
+            InputError: as `choose_device` does.
+        """
         self.params = to_device(self.params, device)
         return self
 
@@ -90,13 +82,17 @@ class LanguageModel:
     ) -> str:
         """The prompt and its continuation by `length` tokens; shorter if `stop` comes up.
 
-        prompt: at least one token, all of them in the vocabulary. temperature, top_k, top_p: see
-        `minilstm.generation.next_token_probabilities`. greedy: the likeliest token each time.
-        stop: end right after this text first occurs in the continuation. seed: the same seed
-        gives the same text; None draws from fresh entropy.
-
-        Raises InputError for a prompt that is empty or has unknown symbols, and for settings out
-        of range.
+        Args:
+            prompt: at least one token, all of them in the vocabulary.
+            length: tokens to add, ≥ 0.
+            temperature, top_k, top_p: see `minilstm.generation.next_token_probabilities`.
+            greedy: the likeliest token each time.
+            stop: end right after this text first occurs in the continuation.
+            seed: the same seed gives the same text; None draws from fresh entropy.
+        Returns:
+            The prompt and what follows it.
+        Raises:
+            InputError: the prompt is empty or has unknown symbols, or a setting is out of range.
         """
         pieces = self.stream(prompt, length, temperature, top_k, top_p, greedy, stop, seed)
         return prompt + "".join(pieces)
@@ -112,14 +108,19 @@ class LanguageModel:
         stop: str | None = None,
         seed: int | None = None,
     ) -> Iterator[str]:
-        """As `generate`, but yields the continuation (not the prompt) in pieces as it is made.
+        """`generate` with the same arguments, but in pieces as they are made.
 
-        Bad input raises at the call, not at the first piece.
+        Returns:
+            An iterator over the continuation's tokens as text, without the prompt.
+        Raises:
+            InputError: as `generate`, and at the call, not at the first piece.
         """
-        if stop == "":
-            raise InputError("stop must be a non-empty text or None, got ''")
+        if stop is not None and (not isinstance(stop, str) or not stop):
+            raise InputError(f"stop must be a non-empty text or None, got {quote(stop)}")
         if not isinstance(prompt, str) or not prompt:
             raise InputError(f"the prompt must be a text of at least one token, got {prompt!r}")
+        if seed is not None:
+            check_count("seed", seed)
         ids = generate_ids(
             self.params,
             self.config,
@@ -146,45 +147,20 @@ class LanguageModel:
     def evaluate(self, text: str, streams: int = 1, window: int | None = None) -> Evaluation:
         """Score every token of the text but the first, given all that came before it.
 
-        streams: 1 reads the text from end to end in one pass, the state carried: the honest
-            figure. More streams read as many pieces side by side, faster, each from a zero state.
-        window: None carries the state. A number cuts the text into windows of so many tokens,
-            each from a zero state ("cold"), which is how models without a carried state are
-            often scored; `streams` then only says how many run side by side.
-
         Every one of the N - 1 targets is scored, whatever `streams` is; the sum is in float64.
-        Raises InputError for a text under two tokens or with unknown symbols.
-        """
-        check_positive_int("streams", streams)
-        if window is not None:
-            check_positive_int("window", window)
-        ids = self.vocab.encode(text)
-        if len(ids) < 2:
-            raise InputError(f"need a text of at least 2 tokens to score one, got {len(ids)}")
-        pairs = len(ids) - 1
-        totals = np.zeros(3)  # nats, hits, targets
-        # Pieces of the text, each read as B rows of equal length; and the few pairs that do not
-        # fill a row, read as one short row of their own.
-        row = window if window is not None else max(1, pairs // streams)
-        whole = row * (pairs // row) if window is not None else row * min(streams, pairs)
-        for first in range(0, whole, row * streams):
-            last = min(first + row * streams, whole)
-            self._score(ids[first : last + 1], (last - first) // row, totals)
-        if whole < pairs:
-            self._score(ids[whole:], 1, totals)
-        nats, hits, targets = totals
-        return Evaluation(float(nats / targets), float(hits / targets), int(targets))
 
-    def _score(self, ids: np.ndarray, B: int, totals: np.ndarray) -> None:
-        """Add nats, hits and targets of B streams, read from a zero state with it carried."""
-        reference = self.params["fc.b"]
-        T = max(1, min(_EVALUATION_CHUNK // (B * self.config.vocab_size), 512))
-        T = min(T, (len(ids) - 1) // B)
-        state = None
-        for inputs, targets, _ in contiguous_streams(ids, B, T):
-            logits, state = forward(self.params, self.config, like(inputs, reference), state)
-            there = like(targets, reference)
-            loss, _ = softmax_cross_entropy(logits, there)
-            hits = (logits.argmax(axis=-1) == there).sum()
-            N = targets.size
-            totals += float(to_host(loss)) * N, int(to_host(hits)), N
+        Args:
+            text: N ≥ 2 tokens.
+            streams: 1 reads the text from end to end in one pass, the state carried: the honest
+                figure. More streams read as many pieces side by side, faster, each from a zero
+                state.
+            window: None carries the state. A number cuts the text into windows of so many tokens,
+                each from a zero state ("cold"), which is how models without a carried state are
+                often scored; `streams` then only says how many run side by side.
+        Returns:
+            Mean nats per target, accuracy, and the number of targets.
+        Raises:
+            InputError: the text has fewer than two tokens or unknown symbols, or streams or window
+                is no positive integer.
+        """
+        return evaluate(self.params, self.config, self.vocab.encode(text), streams, window)

@@ -15,6 +15,7 @@ Parameters are a flat dict[str, Array]; gradients are a dict with the same keys:
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,39 +23,64 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minilstm.backend import Array, get_array_module, is_on_host
-from minilstm.errors import InputError, check_positive_int
+from minilstm.backend import Array, get_array_module, is_on_host, like
+from minilstm.errors import InputError, check_number, check_positive_int
 from minilstm.nn import initializers
+from minilstm.nn.dropout import dropout, dropout_mask
 from minilstm.nn.embedding import embedding_backward, embedding_forward, one_hot
 from minilstm.nn.linear import linear_backward, linear_forward
 from minilstm.nn.loss import linear_cross_entropy
 from minilstm.nn.lstm import LSTMCache, lstm_backward, lstm_forward
 
+logger = logging.getLogger("minilstm")
+
 Params = dict[str, Array]
 State = tuple[Array, Array]  # h and c, each (L, B, H)
+
+# ModelConfig.init: how W_x and W_h are drawn
+_INITS: dict[str, tuple[Callable[..., np.ndarray], ...]] = {
+    "pytorch": (),
+    "xavier": (initializers.xavier_uniform, initializers.xavier_uniform),
+    "orthogonal": (initializers.orthogonal, initializers.orthogonal),
+    "xavier_orthogonal": (initializers.xavier_uniform, initializers.orthogonal),
+}
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The model's shape.
+    """The model's shape, dropout and initial weights.
 
-    vocab_size: V. hidden_size: H. num_layers: L.
-    embedding_size: E, or None for one-hot input (D = V).
-    tie_weights: the embedding serves as output matrix too (Press & Wolf 2017); needs E = H.
-    init: "pytorch" draws every matrix and bias from U(±1/√H), the embedding from N(0, 1), as
-        PyTorch's modules do; "xavier" and "orthogonal" draw the LSTM's matrices so, the output
-        matrix xavier, biases zero.
-    forget_bias: if not None, the forget gate's biases start at this value; 1 lets a new model
-        remember (Jozefowicz et al. 2015).
-
-    Raises InputError for sizes that are no positive integers and for settings that do not fit
-    each other.
+    Args:
+        vocab_size: V.
+        hidden_size: H.
+        num_layers: L.
+        embedding_size: E, or None for one-hot input (D = V).
+        dropout: probability in [0, 1) on what one layer passes to the next.
+        embedding_dropout: the same on the embedding's x; needs an embedding.
+        output_dropout: the same on the top layer's hs.
+        locked_dropout: one mask for all T steps instead of one per step, in all three.
+        weight_drop: probability in [0, 1) on W_h, with one mask for all T steps.
+        tie_weights: the embedding serves as output matrix too (Press & Wolf 2017); needs E = H.
+        init: "pytorch" draws every matrix and bias from U(±1/√H), the embedding from N(0, 1), as
+            PyTorch's modules do, or from N(0, 1/H) where it is tied; "xavier" and "orthogonal"
+            draw W_x and W_h so, "xavier_orthogonal" one each way, the embedding and the output
+            matrix from U(±0.1), biases zero.
+        forget_bias: if not None, the forget gate's biases start at this value; 1 lets a new model
+            remember (Jozefowicz et al. 2015).
+    Raises:
+        InputError: a size is no positive integer, a probability or forget_bias is out of range,
+            init is none of the four, or settings do not fit each other.
     """
 
     vocab_size: int
     hidden_size: int
     num_layers: int = 1
     embedding_size: int | None = None
+    dropout: float = 0.0
+    embedding_dropout: float = 0.0
+    output_dropout: float = 0.0
+    locked_dropout: bool = False
+    weight_drop: float = 0.0
     tie_weights: bool = False
     init: str = "pytorch"
     forget_bias: float | None = None
@@ -70,13 +96,32 @@ class ModelConfig:
                 f"tie_weights needs embedding_size = hidden_size = {self.hidden_size}, "
                 f"got embedding_size {self.embedding_size}"
             )
-        if self.init not in ("pytorch", "xavier", "orthogonal"):
-            raise InputError(f"init must be pytorch, xavier or orthogonal, got {self.init!r}")
-        if self.forget_bias is not None and not math.isfinite(self.forget_bias):
-            raise InputError(f"forget_bias must be a finite number, got {self.forget_bias}")
+        for name in ("dropout", "embedding_dropout", "output_dropout", "weight_drop"):
+            check_number(name, getattr(self, name), "in [0, 1)", lambda p: 0 <= p < 1)
+        if self.embedding_dropout and self.embedding_size is None:
+            raise InputError(
+                f"embedding_dropout {self.embedding_dropout} needs an embedding, "
+                "got embedding_size None (one-hot input)"
+            )
+        if self.dropout and self.num_layers == 1:
+            logger.warning(
+                "dropout %s acts between layers, and there is one layer: it has no effect "
+                "(output_dropout acts after the last)", self.dropout,
+            )  # fmt: skip
+        if self.init not in _INITS:
+            raise InputError(f"init must be one of {', '.join(_INITS)}, got {self.init!r}")
+        if self.forget_bias is not None:
+            check_number("forget_bias", self.forget_bias)
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of every parameter, in the order in which the model uses them."""
+        """The shape of every parameter, in the order in which the model uses them.
+
+        Returns:
+            Name -> shape; the weights of what the config leaves out are absent.
+
+        >>> ModelConfig(vocab_size=5, hidden_size=2).parameter_shapes()
+        {'lstm0.W_x': (5, 8), 'lstm0.W_h': (2, 8), 'lstm0.b': (8,), 'fc.W': (2, 5), 'fc.b': (5,)}
+        """
         V, H, E = self.vocab_size, self.hidden_size, self.embedding_size
         shapes: dict[str, tuple[int, ...]] = {}
         if E is not None:
@@ -93,18 +138,21 @@ class ModelConfig:
 
 
 def init_params(config: ModelConfig, rng: np.random.Generator, dtype: Any = np.float32) -> Params:
-    """Draw all parameters, on the host, in `parameter_shapes` order. See ModelConfig.init.
+    """Draw all parameters, on the host, in `parameter_shapes` order.
 
-    dtype: float32, or float64 for the gradient checks. The draws are the same for both.
+    Args:
+        config: its `init` and `forget_bias` say from which distributions.
+        rng: a seed means the same draws for both dtypes.
+        dtype: float32, or float64 for the gradient checks.
+    Returns:
+        Name -> NumPy array, of the shapes of `parameter_shapes`.
     """
     H = config.hidden_size
-    draw: dict[str, Callable[..., np.ndarray]] = {
-        "xavier": initializers.xavier_uniform,
-        "orthogonal": initializers.orthogonal,
-    }
     params: Params = {}
     for name, shape in config.parameter_shapes().items():
-        if name == "embedding.W":
+        if name == "embedding.W" and config.init != "pytorch":
+            value = initializers.uniform(rng, shape, 0.1)
+        elif name == "embedding.W":
             # A tied embedding is an output matrix as well: N(0, 1) there would make the first
             # logits √H large, far from the uniform guess.
             scale = 1 / math.sqrt(H) if config.tie_weights else 1.0
@@ -113,8 +161,10 @@ def init_params(config: ModelConfig, rng: np.random.Generator, dtype: Any = np.f
             value = initializers.uniform(rng, shape, 1 / math.sqrt(H))
         elif len(shape) == 1:
             value = np.zeros(shape)
+        elif name == "fc.W":
+            value = initializers.uniform(rng, shape, 0.1)
         else:
-            value = draw["xavier" if name == "fc.W" else config.init](rng, shape)
+            value = _INITS[config.init][name.endswith("W_h")](rng, shape)
         if name.startswith("lstm") and name.endswith(".b") and config.forget_bias is not None:
             value[H : 2 * H] = config.forget_bias
         params[name] = np.ascontiguousarray(value, dtype=dtype)
@@ -124,13 +174,58 @@ def init_params(config: ModelConfig, rng: np.random.Generator, dtype: Any = np.f
 def init_state(
     config: ModelConfig, batch_size: int, dtype: Any = np.float32, xp: Any = np
 ) -> State:
-    """The state before the first token: h and c, zeros, each (L, B, H).
+    """The state before the first token: zeros.
 
-    xp: the array module to make them with; NumPy, or CuPy for a model on the GPU.
+    Args:
+        config: gives L and H.
+        batch_size: B.
+        dtype: that of the parameters.
+        xp: the array module to make them with; NumPy, or CuPy for a model on the GPU.
+    Returns:
+        h and c, each (L, B, H).
+    Raises:
+        InputError: batch_size is no positive integer.
     """
     check_positive_int("batch_size", batch_size)
     shape = (config.num_layers, batch_size, config.hidden_size)
     return xp.zeros(shape, dtype=dtype), xp.zeros(shape, dtype=dtype)
+
+
+class Masks(NamedTuple):
+    """The dropout masks of one pass; None where nothing is dropped."""
+
+    inputs: tuple[Array | None, ...]  # on each layer's input, (T, B, D) or (1, B, D) if locked
+    weights: tuple[Array | None, ...]  # on each layer's W_h, (H, 4H)
+    output: Array | None  # on the top layer's hs
+
+
+def draw_masks(
+    config: ModelConfig, rng: np.random.Generator | None, T: int, B: int, reference: Array
+) -> Masks:
+    """Draw all masks of one pass; they are a function of rng's state alone.
+
+    Args:
+        config: which values are dropped, and with what probability.
+        rng: None drops nothing.
+        T, B: steps and sequences of the pass.
+        reference: an array of the parameters' dtype, on their device.
+    Returns:
+        The masks, on that device.
+    """
+    L, H = config.num_layers, config.hidden_size
+
+    def mask(p: float, *shape: int) -> Array | None:
+        if rng is None or p == 0:
+            return None
+        return like(dropout_mask(rng, shape, p, reference.dtype), reference)
+
+    def sequence_mask(p: float, D: int) -> Array | None:
+        return mask(p, 1 if config.locked_dropout else T, B, D)
+
+    inputs = [sequence_mask(config.embedding_dropout, config.embedding_size or 0)]
+    inputs += [sequence_mask(config.dropout, H) for _ in range(L - 1)]
+    weights = [mask(config.weight_drop, H, 4 * H) for _ in range(L)]
+    return Masks(tuple(inputs), tuple(weights), sequence_mask(config.output_dropout, H))
 
 
 class ModelCache(NamedTuple):
@@ -139,7 +234,8 @@ class ModelCache(NamedTuple):
     config: ModelConfig
     inputs: Array  # (T, B)
     layers: tuple[LSTMCache, ...]  # from the bottom up
-    hs: Array  # (T, B, H) of the top layer
+    masks: Masks
+    hs: Array  # (T, B, H) of the top layer, after dropout
     W_out: Array  # (H, V)
 
 
@@ -148,24 +244,49 @@ def forward(
 ) -> tuple[Array, State]:
     """Logits of the next token at every step, and the state after the last.
 
-    inputs (T, B) integer ids, T steps of B sequences. state: h and c, each (L, B, H); None is
-    zeros. Returns logits (T, B, V) and the new state; the one passed in is left as it was.
+    Args:
+        params: as `init_params` makes them, on either device.
+        config: the one they were made with.
+        inputs: (T, B) integer ids, T steps of B sequences, on the device of params.
+        state: h and c, each (L, B, H); None is zeros. It is left as it was.
+    Returns:
+        Logits (T, B, V) and the new state.
+    Raises:
+        InputError: a shape, a dtype or an id does not fit. Ids on a GPU are not looked at, since
+            that would wait for the device: check them before they go there.
 
-    Raises InputError where a shape, a dtype or an id does not fit. Ids on a GPU are not looked
-    at, since that would wait for the device: check them before they go there.
+    >>> config = ModelConfig(vocab_size=5, hidden_size=4, num_layers=2)
+    >>> params = init_params(config, np.random.default_rng(0))
+    >>> logits, (h, c) = forward(params, config, inputs=np.array([[0], [3], [1]]))
+    >>> logits.shape, h.shape, c.shape
+    ((3, 1, 5), (2, 1, 4), (2, 1, 4))
     """
     logits, state, _ = forward_with_cache(params, config, inputs, state)
     return logits, state
 
 
 def forward_with_cache(
-    params: Params, config: ModelConfig, inputs: Array, state: State | None = None
+    params: Params,
+    config: ModelConfig,
+    inputs: Array,
+    state: State | None = None,
+    *,
+    rng: np.random.Generator | None = None,
 ) -> tuple[Array, State, ModelCache]:
-    """As `forward`, and with what `backward` needs."""
-    hs, state, layers = _lstm_stack_forward(params, config, inputs, state)
-    W_out = _output_matrix(params, config)
-    logits = linear_forward(hs, W_out, params["fc.b"])  # (T, B, V)
-    return logits, state, ModelCache(config, inputs, layers, hs, W_out)
+    """As `forward`, with what `backward` needs, and with dropout if there is an rng.
+
+    Args:
+        params, config, inputs, state: as in `forward`.
+        rng: draws the dropout masks; None: no dropout, whatever the config says.
+    Returns:
+        logits (T, B, V), the state after the last step, and the cache.
+    Raises:
+        InputError: as `forward`.
+    """
+    _check_ids("inputs", inputs, config)
+    state, cache = _body_forward(params, config, inputs, state, rng)
+    logits = linear_forward(cache.hs, cache.W_out, params["fc.b"])  # (T, B, V)
+    return logits, state, cache
 
 
 def backward(
@@ -173,12 +294,18 @@ def backward(
 ) -> tuple[Params, State]:
     """Gradients of everything, from the gradient of the logits.
 
-    dlogits (T, B, V). dstate: ∂loss/∂(h_T, c_T), each (L, B, H), if something read the final
-    state; None is zeros, which truncates backpropagation at this chunk's end.
-    Returns grads, with the keys of params, and the gradient of the initial state.
+    Args:
+        dlogits: (T, B, V), ∂loss/∂logits.
+        cache: of the `forward_with_cache` that made the logits.
+        dstate: ∂loss/∂(h_T, c_T), each (L, B, H), if something read the final state; None is
+            zeros, which truncates backpropagation at this chunk's end.
+    Returns:
+        Grads, with the keys of params, and the gradient of the initial state, each (L, B, H).
+    Raises:
+        InputError: dstate has another shape.
     """
     dhs, dW_out, db = linear_backward(dlogits, cache.hs, cache.W_out)
-    return _lstm_stack_backward(dhs, dW_out, db, cache, dstate)
+    return _body_backward(dhs, dW_out, db, cache, dstate)
 
 
 def loss_and_grads(
@@ -187,64 +314,86 @@ def loss_and_grads(
     inputs: Array,
     targets: Array,
     state: State | None = None,
+    *,
+    rng: np.random.Generator | None = None,
 ) -> tuple[Array, Params, State]:
     """One training step's loss, gradients and next state: forward, loss and backward in one.
 
     The same as forward_with_cache, softmax_cross_entropy and backward, but for the output layer:
     its logits exist in chunks of rows only (`linear_cross_entropy`).
 
-    inputs, targets (T, B) integer ids. state: h and c, each (L, B, H); None is zeros.
-    Returns the loss (mean nats per target, a 0-d array on the device), grads with the keys of
-    params, and the state to carry into the next chunk. No gradient flows in through that state:
-    this is truncated BPTT (Williams & Peng 1990).
+    Args:
+        params, config: as for `forward`.
+        inputs, targets: (T, B) integer ids.
+        state: h and c, each (L, B, H); None is zeros.
+        rng: draws the dropout masks; None: no dropout, whatever the config says.
+    Returns:
+        The loss (mean nats per target, a 0-d array on the device), grads with the keys of params,
+        and the state to carry into the next chunk. No gradient flows in through that state: this
+        is truncated BPTT.
+    Raises:
+        InputError: a shape, a dtype or an id does not fit; see `forward`.
+    Source:
+        Williams & Peng 1990.
 
-    Raises InputError where a shape, a dtype or an id does not fit; see `forward`.
+    >>> config = ModelConfig(vocab_size=5, hidden_size=4)
+    >>> params = init_params(config, np.random.default_rng(0))
+    >>> ids = np.array([[0], [3], [1], [4]])
+    >>> loss, grads, state = loss_and_grads(params, config, inputs=ids[:-1], targets=ids[1:])
+    >>> {name: g.shape for name, g in grads.items()} == config.parameter_shapes()
+    True
     """
+    _check_ids("inputs", inputs, config)
     _check_ids("targets", targets, config, like_shape=tuple(inputs.shape))
-    hs, state, layers = _lstm_stack_forward(params, config, inputs, state)
-    W_out = _output_matrix(params, config)
-    loss, dhs, dW_out, db = linear_cross_entropy(hs, W_out, params["fc.b"], targets)
-    cache = ModelCache(config, inputs, layers, hs, W_out)
-    grads, _ = _lstm_stack_backward(dhs, dW_out, db, cache, None)
+    state, cache = _body_forward(params, config, inputs, state, rng)
+    loss, dhs, dW_out, db = linear_cross_entropy(cache.hs, cache.W_out, params["fc.b"], targets)
+    grads, _ = _body_backward(dhs, dW_out, db, cache, None)
     return loss, grads, state
 
 
-def _lstm_stack_forward(
-    params: Params, config: ModelConfig, inputs: Array, state: State | None
-) -> tuple[Array, State, tuple[LSTMCache, ...]]:
-    """ids (T, B) -> the top layer's hs (T, B, H), the new state, one cache per layer."""
-    _check_ids("inputs", inputs, config)
-    dtype = params["fc.b"].dtype
-    xp = get_array_module(params["fc.b"])
-    B = inputs.shape[1]
+def _body_forward(
+    params: Params,
+    config: ModelConfig,
+    inputs: Array,
+    state: State | None,
+    rng: np.random.Generator | None,
+) -> tuple[State, ModelCache]:
+    """Everything below the output layer: ids (T, B) -> hs (T, B, H), which the cache holds."""
+    reference = params["fc.b"]
+    xp, (T, B) = get_array_module(reference), inputs.shape
     if state is None:
-        state = init_state(config, B, dtype, xp)
+        state = init_state(config, B, reference.dtype, xp)
     _check_state("state", state, config, B)
+    masks = draw_masks(config, rng, T, B, reference)
 
     if config.embedding_size is None:
-        x = one_hot(inputs, config.vocab_size, dtype)  # (T, B, V)
+        x = one_hot(inputs, config.vocab_size, reference.dtype)  # (T, B, V)
     else:
         x = embedding_forward(inputs, params["embedding.W"])  # (T, B, E)
-    h_T, c_T, caches = [], [], []
+    h_T, c_T, layers = [], [], []
     for k in range(config.num_layers):
-        x, (h, c), cache = lstm_forward(
-            x,
+        x, (h, c), layer = lstm_forward(
+            dropout(x, masks.inputs[k]),
             (state[0][k], state[1][k]),
             params[f"lstm{k}.W_x"],
-            params[f"lstm{k}.W_h"],
+            dropout(params[f"lstm{k}.W_h"], masks.weights[k]),
             params[f"lstm{k}.b"],
         )  # x is now this layer's hs (T, B, H), the input of the next
         h_T.append(h)
         c_T.append(c)
-        caches.append(cache)
-    return x, (xp.stack(h_T), xp.stack(c_T)), tuple(caches)
+        layers.append(layer)
+    hs = dropout(x, masks.output)
+    W_out = params["embedding.W"].T if config.tie_weights else params["fc.W"]  # (H, V)
+    return (xp.stack(h_T), xp.stack(c_T)), ModelCache(
+        config, inputs, tuple(layers), masks, hs, W_out
+    )
 
 
-def _lstm_stack_backward(
+def _body_backward(
     dhs: Array, dW_out: Array, db: Array, cache: ModelCache, dstate: State | None
 ) -> tuple[Params, State]:
-    """_lstm_stack_forward read bottom-up, and the gradients put under their names."""
-    config, xp = cache.config, get_array_module(dhs)
+    """_body_forward read bottom-up, and all gradients put under their names."""
+    config, masks, xp = cache.config, cache.masks, get_array_module(dhs)
     if dstate is None:
         dstate = init_state(config, dhs.shape[1], dhs.dtype, xp)
     _check_state("dstate", dstate, config, dhs.shape[1])
@@ -252,11 +401,13 @@ def _lstm_stack_backward(
     grads: Params = dict.fromkeys(config.parameter_shapes())
     grads["fc.b"] = db
     dh_0, dc_0 = [], []
-    dx = dhs
+    dx = dropout(dhs, masks.output)
     for k in reversed(range(config.num_layers)):
         dx, (dh, dc), layer = lstm_backward(dx, (dstate[0][k], dstate[1][k]), cache.layers[k])
-        for name, gradient in layer._asdict().items():
-            grads[f"lstm{k}.{name}"] = gradient
+        dx = dropout(dx, masks.inputs[k])
+        grads[f"lstm{k}.W_x"] = layer.W_x
+        grads[f"lstm{k}.W_h"] = dropout(layer.W_h, masks.weights[k])
+        grads[f"lstm{k}.b"] = layer.b
         dh_0.append(dh)
         dc_0.append(dc)
     if config.embedding_size is not None:
@@ -267,11 +418,6 @@ def _lstm_stack_backward(
     else:
         grads["fc.W"] = dW_out
     return grads, (xp.stack(dh_0[::-1]), xp.stack(dc_0[::-1]))
-
-
-def _output_matrix(params: Params, config: ModelConfig) -> Array:
-    """(H, V)."""
-    return params["embedding.W"].T if config.tie_weights else params["fc.W"]
 
 
 def _check_ids(

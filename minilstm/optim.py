@@ -1,4 +1,4 @@
-"""Clipping, SGD, Adam, AdamW and a learning-rate schedule, written out.
+"""Clipping, SGD, Adam, AdamW and learning-rate schedules, written out.
 
 Optimizers update the arrays of `params` in place, so nothing that refers to them needs to be told.
 Nothing here waits for a GPU: norms and moments stay where the gradients are.
@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from minilstm.backend import Array, get_array_module
-from minilstm.errors import InputError
+from minilstm.errors import InputError, check_number
 
 Params = dict[str, Array]
 
@@ -21,9 +21,17 @@ def clip_by_global_norm(grads: Params, max_norm: float) -> Array:
         norm = √(Σ over all entries of all tensors g²),   g ← g · min(1, max_norm / (norm + 1e-6))
 
     One factor for all tensors keeps the direction of the step; clipping each tensor by its own
-    norm would not. The 1e-6 is PyTorch's (`clip_grad_norm_`).
-    Returns the norm *before* clipping, a 0-d float64 array on the device.
-    Source: Pascanu, Mikolov & Bengio 2013. Raises InputError unless max_norm > 0.
+    norm would not.
+
+    Args:
+        grads: name -> array; scaled in place.
+        max_norm: above 0.
+    Returns:
+        The norm *before* clipping, a 0-d float64 array on the device.
+    Raises:
+        InputError: max_norm is not above 0.
+    Source:
+        Pascanu, Mikolov & Bengio 2013; the 1e-6 is PyTorch's (`clip_grad_norm_`).
 
     >>> import numpy as np
     >>> grads = {"a": np.array([3.0]), "b": np.array([4.0])}
@@ -32,37 +40,70 @@ def clip_by_global_norm(grads: Params, max_norm: float) -> Array:
     """
     if not max_norm > 0:
         raise InputError(f"max_norm must be a positive number, got {max_norm}")
-    first = next(iter(grads.values()))
-    xp = get_array_module(first)
-    squares = [xp.vdot(g.reshape(-1), g.reshape(-1)) for g in grads.values()]
-    norm = xp.sqrt(xp.stack(squares).sum(dtype=xp.float64))
-    scale = xp.minimum(1.0, max_norm / (norm + 1e-6))
-    for g in grads.values():
-        g *= scale.astype(g.dtype)  # a float64 array would not go into a float32 one
+    norm, _ = clip_and_tensor_norms(grads, max_norm)
     return norm
 
 
+def clip_and_tensor_norms(grads: Params, max_norm: float | None) -> tuple[Array, Array]:
+    """`clip_by_global_norm`, and each tensor's own norm before clipping, in grads' order.
+
+    Args:
+        grads: name -> array; scaled in place.
+        max_norm: as there; None measures and scales nothing.
+    Returns:
+        The joint norm () and the tensors' norms (len(grads),), float64, on the device. A NaN or
+        infinity among them says which tensor went wrong first.
+    """
+    xp = get_array_module(next(iter(grads.values())))
+    squares = xp.stack([xp.vdot(g.reshape(-1), g.reshape(-1)) for g in grads.values()])
+    squares = squares.astype(xp.float64)
+    norm = xp.sqrt(squares.sum())
+    if max_norm is not None:
+        scale = xp.minimum(1.0, max_norm / (norm + 1e-6))
+        for g in grads.values():
+            g *= scale.astype(g.dtype)  # else float32 is scaled in double precision
+    return norm, xp.sqrt(squares)
+
+
 class Optimizer:
-    """What all optimizers share: a learning rate that may be set anew before each step, the
-    number of steps taken, and one dict of arrays per moment, shaped as params."""
+    """What all optimizers share.
+
+    Attributes:
+        lr: learning rate ≥ 0, which may be set anew before each step.
+        weight_decay: its factor ≥ 0; each optimizer says what it does.
+        steps: the number of steps taken.
+        moments: one dict of arrays per moment, shaped as params; empty before the first step.
+        moment_names: the keys of moments.
+    Raises:
+        InputError: lr or weight_decay is negative or not finite.
+    """
 
     moment_names: tuple[str, ...] = ()
 
     def __init__(self, lr: float, weight_decay: float = 0.0) -> None:
-        if not lr >= 0 or not math.isfinite(lr):
-            raise InputError(f"lr must be a finite number ≥ 0, got {lr}")
-        if not weight_decay >= 0 or not math.isfinite(weight_decay):
-            raise InputError(f"weight_decay must be a finite number ≥ 0, got {weight_decay}")
-        self.lr = lr
-        self.weight_decay = weight_decay
+        self.lr = check_number("lr", lr, "from 0 up", lambda x: x >= 0)
+        self.weight_decay = check_number(
+            "weight_decay", weight_decay, "from 0 up", lambda x: x >= 0
+        )
         self.steps = 0
         self.moments: dict[str, Params] = {name: {} for name in self.moment_names}
 
     def step(self, params: Params, grads: Params) -> None:
-        """Update every array of params in place. Raises InputError if the keys differ."""
+        """Update every array of params in place.
+
+        Args:
+            params: name -> array.
+            grads: their gradients, with the same keys and shapes; left as they are.
+        Raises:
+            InputError: keys or shapes differ.
+        """
         if params.keys() != grads.keys():
             odd = sorted(params.keys() ^ grads.keys())
             raise InputError(f"grads must have the keys of params; only one of them has {odd}")
+        for name, p in params.items():
+            if grads[name].shape != p.shape:
+                shapes = f"{tuple(p.shape)}, got {tuple(grads[name].shape)}"
+                raise InputError(f"the gradient of {name} must have its shape {shapes}")
         self.steps += 1
         for name, p in params.items():
             zeros = get_array_module(p).zeros_like
@@ -75,22 +116,53 @@ class Optimizer:
         raise NotImplementedError("each optimizer writes out its own update")
 
     def state_dict(self) -> dict[str, Any]:
-        """{"steps": int, moment name: {parameter name: array}}: the arrays themselves."""
+        """The state to save.
+
+        Returns:
+            {"steps": int, moment name: {parameter name: array}}: the arrays themselves.
+        """
         return {"steps": self.steps, **self.moments}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a `state_dict`. Raises InputError if it is another optimizer's."""
+        """Continue from a `state_dict`, with copies of its arrays.
+
+        Args:
+            state: as `state_dict` returned it.
+        Raises:
+            InputError: it has not this optimizer's moments.
+        """
         if state.keys() != {"steps", *self.moment_names}:
             wanted, got = sorted(("steps", *self.moment_names)), sorted(state)
             raise InputError(f"{type(self).__name__} needs a state with {wanted}, got {got}")
         self.steps = int(state["steps"])
-        self.moments = {name: dict(state[name]) for name in self.moment_names}
+        self.moments = {  # copies: a step changes them in place, and the state stays as it was
+            name: {key: moment.copy() for key, moment in state[name].items()}
+            for name in self.moment_names
+        }
 
 
 class SGD(Optimizer):
     """Stochastic gradient descent with momentum, as PyTorch writes it (no dampening).
 
-    g ← g + weight_decay · p,   v ← momentum · v + g,   p ← p - lr · v
+        g ← g + weight_decay · p,   v ← momentum · v + g,   p ← p - lr · v
+
+    PyTorch keeps lr out of v, so a new lr acts on all of v at once; elsewhere (Sutskever et al.
+    2013) v ← momentum · v - lr · g.
+
+    Args:
+        lr: learning rate ≥ 0.
+        momentum: in [0, 1).
+        weight_decay: factor ≥ 0 of the L2 penalty.
+    Raises:
+        InputError: one of them is out of range.
+
+    >>> import numpy as np
+    >>> params, optimizer = {"p": np.array([1.0])}, SGD(lr=0.1, momentum=0.5)
+    >>> for _ in range(2):
+    ...     optimizer.step(params, {"p": np.array([1.0])})
+    ...     print(params["p"].round(3))
+    [0.9]
+    [0.75]
     """
 
     moment_names = ("velocity",)
@@ -111,7 +183,7 @@ class SGD(Optimizer):
 
 
 class Adam(Optimizer):
-    """Adam (Kingma & Ba 2015, algorithm 1), with PyTorch's L2 penalty if weight_decay is set.
+    """Adam, with PyTorch's L2 penalty if weight_decay is set.
 
         g ← g + weight_decay · p
         m ← β₁ m + (1 - β₁) g            the gradient's running mean
@@ -119,7 +191,24 @@ class Adam(Optimizer):
         p ← p - lr · m̂ / (√v̂ + ε),   m̂ = m / (1 - β₁ⁿ),  v̂ = v / (1 - β₂ⁿ) after n steps
 
     m and v start at zero, so after n steps they hold only the share 1 - βⁿ of a full mean; m̂ and
-    v̂ divide by it. ε stands outside the square root.
+    v̂ divide by it.
+
+    Args:
+        lr: learning rate ≥ 0: about the length of an entry's step, whatever the size of g.
+        betas: β₁ and β₂, each in [0, 1).
+        eps: ε > 0.
+        weight_decay: factor ≥ 0 of the L2 penalty.
+    Raises:
+        InputError: one of them is out of range.
+    Source:
+        Kingma & Ba 2015, algorithm 1: ε stands outside the square root, beside √v̂. (Keras has it
+        beside √v, the paper's ε̂.)
+
+    >>> import numpy as np
+    >>> params = {"p": np.array([1.0, 1.0])}
+    >>> Adam(lr=0.1).step(params, {"p": np.array([100.0, -0.01])})
+    >>> print(params["p"].round(3))
+    [0.9 1.1]
     """
 
     moment_names = ("m", "v")
@@ -160,7 +249,14 @@ class AdamW(Adam):
     """Adam with decoupled weight decay: p ← (1 - lr · weight_decay) p before Adam's step.
 
     The decay is not divided by √v̂ as an L2 penalty's gradient is.
-    Source: Loshchilov & Hutter 2019, algorithm 2; scaled by lr, as PyTorch does.
+
+    Args:
+        lr, betas, eps: as for `Adam`.
+        weight_decay: ≥ 0.
+    Raises:
+        InputError: one of them is out of range.
+    Source:
+        Loshchilov & Hutter 2019, algorithm 2; scaled by lr, as PyTorch does.
     """
 
     def __init__(
@@ -185,7 +281,16 @@ def warmup_cosine(
         step < warmup_steps:  lr · (step + 1) / (warmup_steps + 1)
         else:  final_lr + (lr - final_lr) · ½ (1 + cos(π · (step - warmup) / (total - warmup)))
 
-    Source: Loshchilov & Hutter 2017, eq. 5, without restarts.
+    Args:
+        step: counted from 0.
+        total_steps: of the whole run; from there on the rate is final_lr.
+        lr: the highest rate.
+        warmup_steps: those of the rise.
+        final_lr: where the cosine ends.
+    Returns:
+        The learning rate of this step.
+    Source:
+        Loshchilov & Hutter 2017, eq. 5, without restarts.
 
     >>> [warmup_cosine(n, 4, 1.0) for n in (0, 2)]
     [1.0, 0.5]
@@ -194,3 +299,66 @@ def warmup_cosine(
         return lr * (step + 1) / (warmup_steps + 1)
     progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
     return final_lr + (lr - final_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def step_decay(step: int, lr: float, every: int, factor: float) -> float:
+    """lr · factor^⌊step / every⌋: constant for `every` steps, then multiplied by `factor`.
+
+    Args:
+        step: 0, 1, 2 …
+        lr: the rate of the first `every` steps.
+        every: a positive number of steps.
+        factor: in (0, 1].
+    Source:
+        PyTorch's `StepLR`.
+
+    >>> [step_decay(n, 1.0, every=2, factor=0.5) for n in range(5)]
+    [1.0, 1.0, 0.5, 0.5, 0.25]
+    """
+    return lr * factor ** (step // every)
+
+
+class Plateau:
+    """Multiply the learning rate by `factor` when the validation loss has stopped falling.
+
+    A loss is an improvement if it is below (1 - threshold) times the best one so far; after more
+    than `patience` observations in a row without one, the rate falls and the count starts again.
+
+    Args:
+        lr: the first rate.
+        factor: in (0, 1).
+        patience: observations without improvement that are put up with, ≥ 0.
+        threshold: relative, ≥ 0.
+    Source:
+        PyTorch's `ReduceLROnPlateau` with its defaults (mode "min", relative threshold).
+
+    >>> plateau = Plateau(lr=1.0, factor=0.5, patience=0)
+    >>> [plateau.observe(loss) for loss in (2.0, 1.0, 1.5)]
+    [1.0, 1.0, 0.5]
+    """
+
+    def __init__(
+        self, lr: float, factor: float = 0.1, patience: int = 10, threshold: float = 1e-4
+    ) -> None:
+        self.lr, self.factor, self.patience, self.threshold = lr, factor, patience, threshold
+        self.best, self.bad = math.inf, 0
+
+    def observe(self, validation_loss: float) -> float:
+        """Take one validation loss (nats per token) into account; return the rate from now on."""
+        if validation_loss < self.best * (1 - self.threshold):
+            self.best, self.bad = validation_loss, 0
+        else:
+            self.bad += 1
+        if self.bad > self.patience:
+            self.lr, self.bad = self.lr * self.factor, 0
+        return self.lr
+
+    def state_dict(self) -> dict[str, Any]:
+        """Rate, best loss (None before the first) and count: plain JSON."""
+        best = self.best if math.isfinite(self.best) else None
+        return {"lr": self.lr, "best": best, "bad": self.bad}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a `state_dict`."""
+        self.lr, self.bad = state["lr"], state["bad"]
+        self.best = state["best"] if state["best"] is not None else math.inf

@@ -19,13 +19,17 @@ from minilstm.errors import InputError
 from minilstm.model import ModelCache
 
 Axes = Any  # matplotlib.axes.Axes, not imported here
+_SUFFIXES = (".png", ".svg", ".pdf")
 
 
 def new_axes(mosaic: str = "A", width: float = 7.0, height: float = 4.0) -> list[Axes]:
-    """Axes in a new figure without a window, width by height inches.
+    """Axes in a new figure without a window.
 
-    mosaic: one letter per axes, rows apart by ";": "AAA;BCD" is a wide one above three. The axes
-    come in the order in which their letters first occur.
+    Args:
+        mosaic: one letter per axes, rows apart by ";": "AAA;BCD" is a wide one above three.
+        width, height: in inches.
+    Returns:
+        The axes, in the order in which their letters first occur.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -36,38 +40,68 @@ def new_axes(mosaic: str = "A", width: float = 7.0, height: float = 4.0) -> list
 
 
 def save(ax: Axes, path: str | os.PathLike[str]) -> Path:
-    """Write the figure that `ax` belongs to, at 150 dots per inch; the suffix names the format.
+    """Write the figure that `ax` belongs to, at 150 dots per inch.
 
-    Raises InputError for a suffix that matplotlib cannot write, OSError where the file cannot be
-    made.
+    Args:
+        ax: any axes of the figure.
+        path: its suffix names the format; folders that are missing are made.
+    Returns:
+        The path.
+    Raises:
+        InputError: as `check_path` does.
+        OSError: the file cannot be made all the same.
     """
-    target = Path(path)
-    formats = ax.figure.canvas.get_supported_filetypes()
-    if target.suffix.removeprefix(".").lower() not in formats:
-        raise InputError(f"a picture must end in .png, .svg or .pdf, got {str(path)!r}")
+    target = check_path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     ax.figure.savefig(target, dpi=150)
     return target
 
 
+def check_path(path: str | os.PathLike[str]) -> Path:
+    """Return path as a Path if `save` can write to it: to be asked before training, not after.
+
+    Raises:
+        InputError: the suffix is not .png, .svg or .pdf, or no file can be made there.
+    """
+    target = Path(path)
+    if target.suffix.lower() not in _SUFFIXES:
+        raise InputError(f"a picture must end in .png, .svg or .pdf, got {str(path)!r}")
+    # `save` makes the folders that are missing; the nearest that is there must let it.
+    nearest = next(p for p in (target, *target.absolute().parents) if p.exists())
+    if nearest.is_dir() is (nearest is target) or not os.access(nearest, os.W_OK):
+        raise InputError(f"a picture needs a place where it can be written, got {str(path)!r}")
+    return target
+
+
 def loss_curve(
-    steps: Sequence[int],
+    steps: Sequence[float],
     losses: Sequence[float],
     vocab_size: int,
     ax: Axes | None = None,
-    validation: Sequence[tuple[int, float]] = (),
+    validation: Sequence[tuple[float, float]] = (),
+    unigram: float | None = None,
 ) -> Axes:
     """Loss in nats per token against training steps, with the uniform guess's ln V as a line.
 
-    validation: (step, loss) pairs of the validation text, drawn as a second curve.
+    Args:
+        steps, losses: N training steps, and the loss of each.
+        vocab_size: V.
+        ax: where to draw; None makes new axes.
+        validation: (step, loss) pairs of the validation text, drawn as a second curve.
+    Returns:
+        The axes.
     """
     ax = ax if ax is not None else new_axes()[0]
     ax.plot(steps, losses, color="0.45", linewidth=1.0, label="training")
     if validation:
-        ax.plot(*zip(*validation, strict=True), color="C0", linewidth=2.0, marker="o", markersize=3, label="validation")
+        ax.plot(*zip(*validation, strict=True), color="C0", linewidth=2.0, marker="o",
+                markersize=3, label="validation")  # fmt: skip
     uniform = float(np.log(vocab_size))
     ax.axhline(uniform, color="0.2", linestyle="--", linewidth=1.0,
                label=f"uniform guess: ln {vocab_size} = {uniform:.3f}")  # fmt: skip
+    if unigram is not None:
+        ax.axhline(unigram, color="0.2", linestyle=":", linewidth=1.0,
+                   label=f"unigram entropy: {unigram:.3f}")  # fmt: skip
     ax.set(xlabel="step", ylabel="loss (nats per token)")
     ax.set_ylim(bottom=0)
     ax.legend(frameon=False)
@@ -77,12 +111,20 @@ def loss_curve(
 def gates(text: Sequence[str], cache: ModelCache, axes: Sequence[Axes] | None = None) -> list[Axes]:
     """What one layer did while it read `text`: i, f, o, g and c, one picture each.
 
-    cache: of `forward_with_cache` with inputs (T, 1), T = len(text) tokens; the top layer is shown.
     Columns are time steps, rows hidden units. i, f, o run from 0 (black) to 1 (white); g and c
     from -1 to 1 and from -max|c| to max|c|.
+
+    Args:
+        text: the T tokens, which label the columns.
+        cache: of `forward_with_cache` with inputs (T, 1); the top layer is shown.
+        axes: five, where to draw; None makes new ones.
+    Returns:
+        The five axes.
+    Raises:
+        InputError: the cache is not of one sequence of T tokens.
     """
     T, B = cache.inputs.shape
-    if (T, B) != (len(text), 1):
+    if len(text) != T or B != 1:
         raise InputError(f"the cache must be of one sequence of {len(text)} tokens, got {(T, B)}")
     layer = to_host(cache.layers[-1])
     # cell states after each step: what the next step started from, and the last by its equation
@@ -114,9 +156,16 @@ def gradient_error_curve(
 ) -> Axes:
     """The U-shaped error of central differences over ε, and the complex step's as a line.
 
-    epsilons: step sizes; errors: the largest |analytic - numeric| at each, both drawn on log axes.
     The two slopes are the reason for the U: rounding ∝ 1/ε on the left, truncation ∝ ε² on the
-    right.
+    right. Both axes are logarithmic.
+
+    Args:
+        epsilons: (N,) step sizes ε.
+        errors: (N,), the largest |analytic - numeric| at each.
+        complex_step_error: the same of the complex step.
+        ax: where to draw; None makes new axes.
+    Returns:
+        The axes.
     """
     ax = ax if ax is not None else new_axes()[0]
     ax.loglog(epsilons, errors, color="C0", marker="o", label="central differences")

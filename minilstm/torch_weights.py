@@ -24,7 +24,17 @@ from minilstm.model import ModelConfig, Params
 
 
 def torch_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of the equivalent PyTorch module."""
+    """Name and shape of every tensor of the equivalent PyTorch module.
+
+    Args:
+        config: the model's.
+    Returns:
+        Name -> shape, in the order of the module's own state dict.
+
+    >>> torch_shapes(ModelConfig(vocab_size=5, hidden_size=2))
+    {'lstm.weight_ih_l0': (8, 5), 'lstm.weight_hh_l0': (8, 2),
+     'lstm.bias_ih_l0': (8,), 'lstm.bias_hh_l0': (8,), 'fc.weight': (5, 2), 'fc.bias': (5,)}
+    """
     V, H, E = config.vocab_size, config.hidden_size, config.embedding_size
     shapes: dict[str, tuple[int, ...]] = {} if E is None else {"embedding.weight": (V, E)}
     for k in range(config.num_layers):
@@ -39,7 +49,11 @@ def torch_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 def to_torch_state_dict(params: Params, config: ModelConfig) -> dict[str, np.ndarray]:
     """params -> the tensors of the equivalent PyTorch module, which loads them `strict=True`.
 
-    Returns fresh, C-contiguous host arrays of params' dtype.
+    Args:
+        params: as `init_params` makes them, on either device.
+        config: the one they were made with.
+    Returns:
+        Fresh, C-contiguous host arrays of params' dtype, in the shapes of `torch_shapes`.
     """
     host = to_host(params)
     out: dict[str, np.ndarray] = {}
@@ -58,9 +72,14 @@ def to_torch_state_dict(params: Params, config: ModelConfig) -> dict[str, np.nda
 def from_torch_state_dict(state_dict: dict[str, Any], config: ModelConfig) -> Params:
     """The tensors of the equivalent PyTorch module -> params, host arrays of the same dtype.
 
-    state_dict: NumPy arrays, or anything `np.asarray` takes (a CPU tensor, for one).
-    Raises InputError for missing or unexpected names, for shapes that differ from config's, for
-    values that are no real floating-point numbers, and where config ties weights that differ.
+    Args:
+        state_dict: NumPy arrays, or anything `np.asarray` takes (a CPU tensor, for one).
+        config: the model they are for.
+    Returns:
+        Fresh params, in the shapes of `parameter_shapes`.
+    Raises:
+        InputError: names are missing or unexpected, shapes differ from config's, values are no
+            real floating-point numbers, or config ties weights that differ.
     """
     shapes = torch_shapes(config)
     missing, unexpected = shapes.keys() - state_dict.keys(), state_dict.keys() - shapes.keys()
@@ -69,7 +88,7 @@ def from_torch_state_dict(state_dict: dict[str, Any], config: ModelConfig) -> Pa
             f"the state dict does not fit the config: missing {sorted(missing)}, "
             f"unexpected {sorted(unexpected)}"
         )
-    host = {name: np.asarray(to_host(state_dict[name])) for name in shapes}
+    host = {name: np.asarray(state_dict[name]) for name in shapes}
     for name, shape in shapes.items():
         if host[name].shape != shape:
             raise InputError(f"{name} must have shape {shape}, got {host[name].shape}")

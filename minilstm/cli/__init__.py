@@ -1,41 +1,84 @@
-"""What the scripts and the command line share: how a failure looks, and a few flags."""
+"""What the scripts and the command line share: how a failure looks, and the parser of flags."""
 
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from minilstm.errors import InputError
+from minilstm.errors import InputError, printable
+
+
+class Failure(Exception):
+    """The work was begun and failed; the message is one line, and the exit code 1."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ended the work: exit with 128 + its number."""
+
+    def __init__(self, signal_number: int, message: str = "interrupted") -> None:
+        super().__init__(message)
+        self.code = 128 + signal_number
 
 
 def run(main: Callable[[], None]) -> NoReturn:
     """Run a script's main and exit: 0 when it returns, and after a failure one line on stderr.
 
-    2: bad input (InputError). 1: the system refused (OSError). 130: interrupted.
-    Anything else is a bug of ours, and keeps its traceback.
+    Any error but those below is a bug of ours, and keeps its traceback.
+
+    Args:
+        main: takes nothing, returns nothing.
+    Raises:
+        SystemExit: always: 0, main returned; 2, bad input (InputError); 1, it failed (Failure) or
+            the system refused (OSError, MemoryError); 130 and 143, interrupted.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a character its encoding lacks is no reason
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main()
+        sys.stdout.flush()  # else a reader that has gone shows only after the last line
     except InputError as error:
         sys.exit(_say(error, code=2))
-    except OSError as error:
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains when it flushes
+        sys.exit(1)
+    except (Failure, OSError, MemoryError) as error:
         sys.exit(_say(error, code=1))
+    except Interrupted as interruption:
+        sys.exit(_say(interruption, interruption.code))
     except KeyboardInterrupt:
         sys.exit(_say("interrupted", code=130))
     sys.exit(0)
 
 
 def _say(message: object, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    line = " ".join(str(message).splitlines())  # one line, and nothing that steers a terminal
+    print(f"error: {printable(line)}", file=sys.stderr)
     return code
 
 
+class Parser(argparse.ArgumentParser):
+    """Shows defaults in --help, takes no abbreviated flags, and refuses in one line."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            **{"allow_abbrev": False, "formatter_class": argparse.ArgumentDefaultsHelpFormatter}
+            | options
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see {self.prog} --help)")
+
+
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser that shows defaults in --help and takes no abbreviated flags."""
-    return argparse.ArgumentParser(
-        description=description,
-        allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    """A parser that shows defaults in --help and takes no abbreviated flags.
+
+    Args:
+        description: what --help says first, such as the script's `__doc__`.
+    Returns:
+        A parser without any flag but --help.
+    """
+    return Parser(description=description)

@@ -17,7 +17,14 @@ _LARGEST_ONE_HOT = 1024
 
 
 def one_hot(ids: Array, V: int, dtype: Any) -> Array:
-    """(…) ids -> (…, V) rows e_id: all zeros but a 1 in column id.
+    """Rows e_id: all zeros but a 1 in column id.
+
+    Args:
+        ids: (…) integers in [0, V).
+        V: length of a row.
+        dtype: of the rows.
+    Returns:
+        (…, V).
 
     >>> import numpy as np
     >>> one_hot(np.array([2, 0]), 3, np.float32)
@@ -29,14 +36,32 @@ def one_hot(ids: Array, V: int, dtype: Any) -> Array:
 
 
 def embedding_forward(ids: Array, W: Array) -> Array:
-    """x = one_hot(ids) W, by looking the rows up. ids (T, B) integers, W (V, E) -> x (T, B, E)."""
+    """x = one_hot(ids) W, by looking the rows up.
+
+    Args:
+        ids: (T, B) integers.
+        W: (V, E).
+    Returns:
+        x (T, B, E).
+    """
     return W[ids]
 
 
 def embedding_backward(dx: Array, ids: Array, V: int) -> Array:
     """dW = one_hot(ids)ᵀ dx: each row of W collects dx from every place that looked it up.
 
-    dx (T, B, E), ids (T, B), V rows in W. Returns dW (V, E).
+    Args:
+        dx: (T, B, E).
+        ids: (T, B) integers.
+        V: rows of W.
+    Returns:
+        dW (V, E).
+
+    >>> import numpy as np
+    >>> embedding_backward(np.array([[[0.5]], [[0.25]]]), np.array([[1], [1]]), V=3)
+    array([[0.  ],
+           [0.75],
+           [0.  ]])
     """
     xp = get_array_module(dx)
     E = dx.shape[-1]

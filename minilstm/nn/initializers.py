@@ -12,20 +12,49 @@ import numpy as np
 
 
 def uniform(rng: np.random.Generator, shape: tuple[int, ...], bound: float) -> np.ndarray:
-    """U(-bound, bound), float64. PyTorch's LSTM and linear layers use bound = 1/√H."""
+    """U(-bound, bound). PyTorch's LSTM and linear layers use bound = 1/√H.
+
+    Args:
+        rng: draws every entry.
+        shape: of the result.
+        bound: as in the formula.
+    Returns:
+        An array of that shape, float64.
+    """
     return rng.uniform(-bound, bound, shape)
 
 
 def xavier_uniform(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """U(-a, a) with a = √(6 / (fan_in + fan_out)). Source: Glorot & Bengio 2010, eq. 16."""
+    """U(-a, a) with a = √(6 / (fan_in + fan_out)).
+
+    Args:
+        rng: draws every entry.
+        shape: (fan_in, fan_out).
+    Returns:
+        A matrix of that shape, float64.
+    Source:
+        Glorot & Bengio 2010, eq. 16.
+    """
     return uniform(rng, shape, math.sqrt(6 / sum(shape)))
 
 
 def orthogonal(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """Orthonormal rows (or columns, if there are fewer of them). Source: Saxe et al. 2014.
+    """Orthonormal rows (or columns, if there are fewer of them).
 
     The Q of a Gaussian matrix's QR, with the signs of R's diagonal divided out: without that the
     distribution would not be uniform over orthogonal matrices.
+
+    Args:
+        rng: draws the Gaussian matrix.
+        shape: (rows, columns).
+    Returns:
+        A matrix of that shape, float64.
+    Source:
+        Saxe et al. 2014.
+
+    >>> Q = orthogonal(np.random.default_rng(0), (2, 5))
+    >>> np.allclose(Q @ Q.T, np.eye(2))
+    True
     """
     rows, columns = max(shape), min(shape)
     Q, R = np.linalg.qr(rng.standard_normal((rows, columns)))

@@ -6,7 +6,15 @@ from minilstm.backend import Array, get_array_module
 
 
 def linear_forward(x: Array, W: Array, b: Array) -> Array:
-    """y = x W + b. x (…, D), W (D, V), b (V,) -> y (…, V)."""
+    """y = x W + b.
+
+    Args:
+        x: (…, D).
+        W: (D, V).
+        b: (V,).
+    Returns:
+        y (…, V).
+    """
     D, V = W.shape
     return (x.reshape(-1, D) @ W + b).reshape(*x.shape[:-1], V)
 
@@ -14,7 +22,12 @@ def linear_forward(x: Array, W: Array, b: Array) -> Array:
 def linear_backward(dy: Array, x: Array, W: Array) -> tuple[Array, Array, Array]:
     """dx = dy Wᵀ, dW = xᵀ dy, db = 1ᵀ dy, with all leading axes flattened to rows.
 
-    dy (…, V), x (…, D), W (D, V) -> dx (…, D), dW (D, V), db (V,).
+    Args:
+        dy: (…, V).
+        x: (…, D).
+        W: (D, V).
+    Returns:
+        dx (…, D), dW (D, V), db (V,).
     """
     xp = get_array_module(x)
     D, V = W.shape

@@ -11,9 +11,14 @@ def softmax_cross_entropy(logits: Array, targets: Array) -> tuple[Array, Array]:
         loss = 1/N Σ_n (log Σ_v exp(logits_nv) - logits_n,target_n),   N = T·B targets
         ∂loss/∂logits_nv = (softmax(logits_n)_v - [v = target_n]) / N
 
-    logits (T, B, V); targets (T, B) integers in [0, V).
-    Returns the loss in nats per target, a 0-d array of at least double precision, and dlogits
-    (T, B, V). A uniform guess costs ln V nats.
+    A uniform guess costs ln V nats.
+
+    Args:
+        logits: (T, B, V).
+        targets: (T, B) integers in [0, V).
+    Returns:
+        The loss in nats per target, a 0-d array of at least double precision, and dlogits
+        (T, B, V).
 
     >>> import numpy as np
     >>> loss, dlogits = softmax_cross_entropy(np.zeros((1, 1, 4)), np.array([[2]]))
@@ -34,9 +39,14 @@ def linear_cross_entropy(
     The T·B·V logits are the largest array of a word model. Here only `chunk_rows` of their T·B
     rows exist at a time; the loss and the weights' gradients are sums over chunks.
 
-    hs (T, B, H), W (H, V), b (V,), targets (T, B). chunk_rows: None keeps a chunk of logits
-    within 4 million numbers (16 MB in float32).
-    Returns loss (nats per target, 0-d), dhs (T, B, H), dW (H, V), db (V,).
+    Args:
+        hs: (T, B, H).
+        W: (H, V).
+        b: (V,).
+        targets: (T, B) integers in [0, V).
+        chunk_rows: None keeps a chunk of logits within 4 million numbers (16 MB in float32).
+    Returns:
+        The loss (nats per target, 0-d), dhs (T, B, H), dW (H, V), db (V,).
     """
     xp = get_array_module(hs)
     H, V = W.shape

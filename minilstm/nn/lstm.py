@@ -32,8 +32,11 @@ def cell_forward(
 ) -> tuple[Array, Array, Array, Array, Array, Array, Array]:
     """One step of all sequences, elementwise; on a GPU one kernel.
 
-    Takes the gates' pre-activations and the last cell state, each (B, H).
-    Returns h_t, c_t and what backward will need: i, f, g, o, tanh_c, each (B, H).
+    Args:
+        z_i, z_f, z_g, z_o: (B, H), the gates' pre-activations.
+        c_prev: (B, H), the last cell state.
+    Returns:
+        h_t, c_t and what backward will need: i, f, g, o, tanh_c; each (B, H).
     """
     tanh = get_array_module(z_i).tanh
     i = sigmoid(z_i)                          # input gate: how much of g to write        (L1)
@@ -51,12 +54,16 @@ def cell_backward(
     dh_t: Array, dc_t: Array,
     i: Array, f: Array, g: Array, o: Array, c_prev: Array, tanh_c: Array,
 ) -> tuple[Array, Array, Array, Array, Array]:
-    """cell_forward read bottom-up: same tags, reverse order. Everything (B, H).
+    """cell_forward read bottom-up: same tags, reverse order.
 
-    dh_t is the whole gradient of h_t; dc_t only what arrives from step t+1, because the rest of
-    c_t's gradient is made here. Activated gates come in, so σ' = σ(1 - σ) and tanh' = 1 - tanh²
-    cost one product each.
-    Returns dz_i, dz_f, dz_g, dz_o and dc_prev.
+    Activated gates come in, so σ' = σ(1 - σ) and tanh' = 1 - tanh² cost one product each.
+
+    Args:
+        dh_t: (B, H), the whole gradient of h_t.
+        dc_t: (B, H), only what arrives from step t+1: the rest of c_t's gradient is made here.
+        i, f, g, o, c_prev, tanh_c: (B, H), as in cell_forward.
+    Returns:
+        dz_i, dz_f, dz_g, dz_o and dc_prev, each (B, H).
     """
     do, dtanh_c = dh_t * tanh_c, dh_t * o     #                                           (L7)
     # c_t is read twice: by tanh_c in this step and by step t+1. A value read twice gets the sum
@@ -102,10 +109,16 @@ def lstm_forward(
 
         z_t = x_t W_x + h_{t-1} W_h + b,   h_t, c_t = cell(z_t, c_{t-1}),   t = 0 … T-1
 
-    x: (T, B, D). state: h and c before the first step, each (B, H).
-    W_x: (D, 4H), W_h: (H, 4H), b: (4H,).
-    Returns hs (T, B, H), the state after the last step, and the cache for lstm_backward. The
-    state passes through unchanged: two calls of T/2 steps equal one call of T.
+    The state passes through unchanged: two calls of T/2 steps equal one call of T.
+
+    Args:
+        x: (T, B, D).
+        state: h and c before the first step, each (B, H).
+        W_x: (D, 4H).
+        W_h: (H, 4H).
+        b: (4H,).
+    Returns:
+        hs (T, B, H), the state after the last step, and the cache for lstm_backward.
     """
     xp = get_array_module(x)
     T, B, D = x.shape
@@ -134,9 +147,13 @@ def lstm_backward(
 ) -> tuple[Array, tuple[Array, Array], LSTMGrads]:
     """Backpropagation through time: lstm_forward from the last step to the first.
 
-    dhs: (T, B, H), ∂loss/∂hs from the layer above. dstate: ∂loss/∂(h_T, c_T) through whatever
-    read the final state, each (B, H); zeros where nothing did (truncated BPTT cuts here).
-    Returns dx (T, B, D), the gradient of the initial state, and the weights' gradients.
+    Args:
+        dhs: (T, B, H), ∂loss/∂hs from the layer above.
+        dstate: ∂loss/∂(h_T, c_T) through whatever read the final state, each (B, H); zeros where
+            nothing did (truncated BPTT cuts here).
+        cache: of the lstm_forward to go back through.
+    Returns:
+        dx (T, B, D), the gradient of the initial state, and the weights' gradients.
     """
     x, W_x, W_h, h_prevs = cache.x, cache.W_x, cache.W_h, cache.h_prevs
     xp = get_array_module(x)

@@ -1,6 +1,7 @@
 """Symbols and ids: the round trip, the unknown symbol, and what is refused."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -8,10 +9,22 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from minilstm.errors import InputError
-from minilstm.text import CharVocabulary
+from minilstm.text import (
+    CharVocabulary,
+    Normalisation,
+    Vocabulary,
+    WordVocabulary,
+    vocabulary_from_dict,
+)
+from minilstm.text.tokens import basic_english, split
 
 any_character = st.characters()  # emoji and control characters too, half surrogate pairs too
 texts = st.text(any_character, min_size=1, max_size=60)
+lines = st.lists(  # words, of which some look like marks, and white space of several kinds
+    st.sampled_from(["a", "B", "cd", "<unk>", "it's", "x.", "<eos>", " ", "  ", "\n", "\u2028\t"]),
+    max_size=20,
+).map(" ".join)
+tokenizers = st.sampled_from(["basic_english", "split"])
 reproducible = settings(derandomize=True, deadline=None, max_examples=200)
 
 
@@ -46,12 +59,32 @@ def test_each_character_outside_becomes_the_unknown_symbol(text, other):
 
 
 @reproducible
-@given(text=texts, unknown=st.none() | st.just("<unk>"))
-def test_a_vocabulary_survives_json(text, unknown):
-    vocab = CharVocabulary.from_text(text, unknown)
-    again = CharVocabulary.from_dict(json.loads(json.dumps(vocab.to_dict())))
+@given(text=texts, unknown=st.none() | st.just("<unk>"), lower=st.booleans())
+def test_a_vocabulary_of_characters_survives_json(text, unknown, lower):
+    vocab = CharVocabulary.from_text(text, unknown, Normalisation(lower))
+    again = vocabulary_from_dict(json.loads(json.dumps(vocab.to_dict())))
     assert again == vocab
     assert again.encode(text).tolist() == vocab.encode(text).tolist()
+
+
+@reproducible
+@given(text=lines, tokenizer=tokenizers, keep=st.sampled_from([None, "ab \n"]))
+def test_a_vocabulary_of_words_survives_json(text, tokenizer, keep):
+    normalisation = Normalisation(keep=keep)
+    vocab = WordVocabulary.from_text("a " + text, tokenizer, 1, normalisation)
+    again = vocabulary_from_dict(json.loads(json.dumps(vocab.to_dict())))
+    assert again == vocab
+    assert again.encode(text).tolist() == vocab.encode(text).tolist()
+
+
+@reproducible
+@given(text=texts, other=texts)
+def test_a_vocabulary_normalises_all_that_it_encodes(text, other):
+    normalisation = Normalisation(lower=True, collapse_whitespace=True)
+    vocab = CharVocabulary.from_text(text, "<unk>", normalisation)
+    assert set(vocab.symbols) == {*normalisation(text), "<unk>"}
+    plain = CharVocabulary(vocab.symbols, "<unk>")
+    assert vocab.encode(other).tolist() == plain.encode(normalisation(other)).tolist()
 
 
 def test_the_unknown_symbol_itself_encodes_to_its_id():
@@ -65,12 +98,133 @@ def test_symbols_keep_the_order_they_are_given_in():
     assert CharVocabulary.from_dict(vocab.to_dict()) == vocab
 
 
+@reproducible
+@given(text=texts, cuts=st.lists(st.integers(0, 60), max_size=4).map(sorted))
+def test_characters_in_pieces_are_numbered_and_encoded_as_the_whole(text, cuts):
+    pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, None], strict=True)]
+    vocab = CharVocabulary.from_pieces(pieces)
+    assert vocab == CharVocabulary.from_text(text)
+    assert vocab.encode_pieces(iter(pieces)).tolist() == vocab.encode(text).tolist()
+
+
+@reproducible
+@given(text=lines, tokenizer=tokenizers, cuts=st.lists(st.integers(0, 80), max_size=4).map(sorted))
+def test_words_in_pieces_are_numbered_and_encoded_as_the_whole(text, tokenizer, cuts):
+    text = "a" + text
+    pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, None], strict=True)]
+    vocab = WordVocabulary.from_pieces(pieces, tokenizer)
+    assert vocab == WordVocabulary.from_text(text, tokenizer)
+    assert vocab.encode_pieces(iter(pieces)).tolist() == vocab.encode(text).tolist()
+
+
+@pytest.mark.parametrize(
+    ("V", "dtype"),
+    [(1, np.uint8), (256, np.uint8), (257, np.uint16), (65536, np.uint16), (65537, np.uint32)],
+)
+def test_pieces_are_encoded_in_the_smallest_unsigned_dtype(V, dtype):
+    symbols = tuple(chr(i) for i in range(V))  # half surrogate pairs among them
+    ids = CharVocabulary(symbols).encode_pieces([symbols[-1], "", symbols[0], symbols[V // 2]])
+    assert ids.dtype == dtype
+    assert ids.tolist() == [V - 1, 0, V // 2]
+    ids[:] = 0  # they are the caller's
+
+
+def test_no_pieces_encode_to_no_ids():
+    ids = CharVocabulary(("a",)).encode_pieces([])
+    assert (ids.dtype, ids.shape) == (np.uint8, (0,))
+
+
+TALE = 'The cat saw the <unk>; "the <unk>" saw a cat.\n\nA dog (Rex) did not.\n'
+
+
+def test_basic_english_words_of_a_small_text_counted_by_hand():
+    vocab = WordVocabulary.from_text(TALE)  # basic_english
+    # three times "the", twice ". a cat saw", once the others; <unk> twice, but it is first anyway
+    assert " ".join(vocab.symbols) == "<unk> the . a cat saw ( ) did dog not rex"
+    assert len(vocab.encode(TALE)) == 19
+    assert vocab.encode("the cat saw <unk> the fox").tolist() == [1, 4, 5, 0, 1, 0]
+    assert vocab.decode([0, 1, 9, 2]) == "<unk> the dog ."
+
+
+def test_words_between_spaces_of_a_small_text_counted_by_hand():
+    vocab = WordVocabulary.from_text(TALE, "split")
+    # three times <eos>, twice "saw", once the others; <unk> stands nowhere alone
+    symbols = '<unk> <eos> saw "the (Rex) <unk>" <unk>; A The a cat cat. did dog not. the'
+    assert " ".join(vocab.symbols) == symbols
+    assert len(vocab.encode(TALE)) == 18
+    assert vocab.encode("The dog\n saw\n\n").tolist() == [8, 13, 1, 2, 1, 1]
+    assert vocab.decode([8, 13, 1, 2, 1, 1, 13]) == "The dog\nsaw\n\ndog"
+
+
+@reproducible
+@given(text=lines, tokenizer=tokenizers)
+def test_word_ids_are_ranks_by_falling_count_then_code_points(text, tokenizer):
+    text = "a " + text
+    vocab = WordVocabulary.from_text(text, tokenizer)
+    counts = Counter({"basic_english": basic_english, "split": split}[tokenizer](text))
+    del counts["<unk>"]
+    assert vocab.symbols[0] == vocab.unknown == "<unk>"
+    assert vocab.unknown_id == 0
+    assert list(vocab.symbols[1:]) == sorted(counts, key=lambda word: (-counts[word], word))
+
+
+@reproducible
+@given(text=lines, tokenizer=tokenizers, min_count=st.integers(2, 3))
+def test_a_larger_min_count_cuts_the_same_numbering_short(text, tokenizer, min_count):
+    text = "a " * min_count + text
+    every = WordVocabulary.from_text(text, tokenizer)
+    some = WordVocabulary.from_text(text, tokenizer, min_count)
+    ids = every.encode(text)
+    counts = np.bincount(ids, minlength=len(every))
+    assert len(some) == 1 + np.count_nonzero(counts[1:] >= min_count)
+    assert some.symbols == every.symbols[: len(some)]
+    assert some.encode(text).tolist() == np.where(ids < len(some), ids, 0).tolist()
+
+
+@reproducible
+@given(prompt=lines, tokenizer=tokenizers, data=st.data())
+def test_pieces_of_text_after_a_prompt_make_what_their_ids_say(prompt, tokenizer, data):
+    vocab = WordVocabulary.from_text("a \n" + prompt, tokenizer)
+    ids = data.draw(st.lists(st.integers(0, len(vocab) - 1), max_size=12))
+    text = prompt
+    for id in ids:
+        text += vocab.piece(id, text)
+    assert text.startswith(prompt)
+    assert vocab.encode(text).tolist() == [*vocab.encode(prompt), *ids]
+    text = ""
+    for id in ids:
+        text += vocab.piece(id, text[-1:])  # its end is all that matters
+    assert text == vocab.decode(ids)
+
+
+@pytest.mark.parametrize(
+    ("before", "word", "newline"),
+    [("", "a", "\n"), ("b", " a", "\n"), ("b\n", "a", "\n"), ("b ", "a", "\n"), (".", " a", "\n")],
+)
+def test_a_word_stands_off_from_what_is_before_it_by_one_space(before, word, newline):
+    vocab = WordVocabulary.from_text("a a \n", "split")
+    assert vocab.symbols == ("<unk>", "a", "<eos>")
+    assert (vocab.piece(1, before), vocab.piece(2, before)) == (word, newline)
+
+
+def test_eos_is_a_word_like_any_other_to_basic_english():
+    vocab = WordVocabulary.from_text("a <eos>\n")
+    assert vocab.decode(vocab.encode("a\n<eos> a")) == "a <eos> a"
+    assert vocab.piece(1, "a") == " <eos>"
+
+
+def test_pieces_of_characters_are_the_characters():
+    vocab = CharVocabulary.from_text("a b")
+    assert [vocab.piece(id, "a") for id in (0, 1, 2)] == [" ", "a", "b"]
+
+
 def test_vocabularies_differ_by_order_and_by_unknown_symbol():
     vocab = CharVocabulary(("a", "b"))
     assert vocab == CharVocabulary.from_text("abba")
     assert hash(vocab) == hash(CharVocabulary.from_text("abba"))
     assert vocab != CharVocabulary(("b", "a"))
     assert vocab != CharVocabulary(("a", "b"), unknown="b")
+    assert vocab != CharVocabulary(("a", "b"), normalisation=Normalisation(lower=True))
     assert vocab != ("a", "b")
 
 
@@ -109,11 +263,17 @@ HELLO = CharVocabulary.from_text("hello")
 OUTSIDE = "text has symbols outside CharVocabulary(4 symbols: 'e', 'h', 'l', 'o'): "
 RANGE = "ids must lie in 0..3 (V = 4), got "
 NO_ROW = "ids must be a 1-D array of integers, got "
-NO_DICT = "a vocabulary must be a dict with the keys kind, symbols and unknown, got "
+WORDS = WordVocabulary.from_text("a b a")
+NO_DICT = "a vocabulary must be a dict with the keys kind, symbols, unknown and normalisation, got "
+NO_KIND = "a vocabulary must be a dict whose kind is 'char' or 'word', got "
 
 
 def saved(**changes):
-    return {"kind": "char", "symbols": ["a", "b"], "unknown": None} | changes
+    return CharVocabulary(("a", "b")).to_dict() | changes
+
+
+def saved_words(**changes):
+    return WORDS.to_dict() | changes
 
 
 @pytest.mark.parametrize(
@@ -125,11 +285,11 @@ def saved(**changes):
         (lambda: CharVocabulary.from_text(None), "text must be a str, got NoneType"),
         (
             lambda: CharVocabulary.from_text("hello", unknown="l"),
-            "unknown must not be a character of the text, got 'l' at index 2",
+            "unknown must not be a character of the text, got 'l'",
         ),
         (
             lambda: CharVocabulary.from_text("a\nb\n", unknown="\n"),
-            r"unknown must not be a character of the text, got '\n' at index 1",
+            r"unknown must not be a character of the text, got '\n'",
         ),
         (
             lambda: CharVocabulary.from_text("hello", unknown=""),
@@ -159,6 +319,38 @@ def saved(**changes):
             OUTSIDE + "'a' at index 0, 'b' at index 1, 'c' at index 2, 'd' at index 3, "
             "'f' at index 5, and 1 more",
         ),
+        (
+            lambda: HELLO.encode_pieces(["hell", "o\np"]),  # lines are not counted over pieces
+            OUTSIDE + r"'\n' at index 5, 'p' at index 6",
+        ),
+        (lambda: HELLO.encode_pieces(["o", b"hell"]), "text must be a str, got bytes"),
+        # words to number
+        (lambda: WordVocabulary.from_text(None), "text must be a str, got NoneType"),
+        (
+            lambda: WordVocabulary.from_text(" \n"),
+            "text must have a word with a count of 1 or more, got none",
+        ),
+        (
+            lambda: WordVocabulary.from_text("<unk> <unk> b a", min_count=2),
+            "text must have a word with a count of 2 or more, got none",
+        ),
+        (
+            lambda: WordVocabulary.from_text("a", min_count=0),
+            "min_count must be a positive integer, got 0",
+        ),
+        (
+            lambda: WordVocabulary.from_text("a", "char"),
+            "tokenizer must be 'basic_english' or 'split', got 'char'",
+        ),
+        (
+            lambda: WordVocabulary.from_text("a", normalisation=None),
+            "normalisation must be a Normalisation, got None",
+        ),
+        (
+            lambda: CharVocabulary.from_text("a", normalisation={}),
+            "normalisation must be a Normalisation, got {}",
+        ),
+        (lambda: WORDS.piece(3, "a"), "ids must lie in 0..2 (V = 3), got 3 at index 0"),
         # ids to decode
         (lambda: HELLO.decode([0, 4]), RANGE + "4 at index 1"),
         (lambda: HELLO.decode([4, -1, 9, 3]), RANGE + "9 at index 2"),
@@ -177,6 +369,32 @@ def saved(**changes):
         # a vocabulary to load
         (lambda: CharVocabulary.from_dict(None), NO_DICT + "None"),
         (lambda: CharVocabulary.from_dict({"kind": "char"}), NO_DICT + "{'kind': 'char'}"),
+        (lambda: vocabulary_from_dict({"kind": "char"}), NO_DICT + "{'kind': 'char'}"),
+        (lambda: vocabulary_from_dict(None), NO_KIND + "None"),
+        (lambda: vocabulary_from_dict({"kind": ["char"]}), NO_KIND + "{'kind': ['char']}"),
+        (lambda: vocabulary_from_dict({"kind": "bpe"}), NO_KIND + "{'kind': 'bpe'}"),
+        (
+            lambda: WordVocabulary.from_dict({"kind": "word"}),
+            "a vocabulary must be a dict with the keys kind, symbols, unknown, normalisation and "
+            "tokenizer, got {'kind': 'word'}",
+        ),
+        (
+            lambda: WordVocabulary.from_dict(saved_words(tokenizer=None)),
+            "tokenizer must be 'basic_english' or 'split', got None",
+        ),
+        (
+            lambda: WordVocabulary.from_dict(saved_words(unknown=None)),
+            "unknown must be one of the symbols of a word vocabulary, got None",
+        ),
+        (
+            lambda: WordVocabulary.from_dict(saved_words(symbols=["<unk>", "a b"])),
+            "symbols must have no white space in them, got 'a b' at index 1",
+        ),
+        (
+            lambda: CharVocabulary.from_dict(saved(normalisation=None)),
+            "normalisation must be a dict with the keys lower, collapse_whitespace and keep, "
+            "got None",
+        ),
         (lambda: CharVocabulary.from_dict(saved(kind="word")), "kind must be 'char', got 'word'"),
         (
             lambda: CharVocabulary.from_dict(saved(symbols="ab")),
@@ -217,3 +435,8 @@ def test_what_does_not_fit_is_refused_in_one_line(call, message):
         call()
     assert str(refused.value) == message
     assert len(message.splitlines()) == 1
+
+
+def test_a_vocabulary_of_no_kind_cannot_encode():
+    with pytest.raises(NotImplementedError):
+        Vocabulary(("a",)).encode("a")

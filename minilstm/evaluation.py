@@ -1,0 +1,114 @@
+"""How well a model predicts a text: every target but none twice, in nats, bits and perplexity."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from minilstm.backend import like, to_host
+from minilstm.errors import InputError, IntArray, check_positive_int
+from minilstm.model import ModelConfig, Params, forward
+from minilstm.nn.loss import softmax_cross_entropy
+from minilstm.text.batching import contiguous_streams
+
+_CHUNK = 1 << 22  # logits held at a time
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one evaluation measured.
+
+    Attributes:
+        loss: mean nats per target, the negative log-likelihood.
+        accuracy: the share of targets that were the likeliest token.
+        tokens: the number of targets scored.
+
+    >>> coin = Evaluation(loss=math.log(2), accuracy=0.5, tokens=100)
+    >>> print(f"{coin.perplexity:.1f} {coin.bits_per_token:.1f}")
+    2.0 1.0
+    """
+
+    loss: float
+    accuracy: float
+    tokens: int
+
+    @property
+    def perplexity(self) -> float:
+        """e^loss: the model is as unsure as between this many equally likely tokens."""
+        return math.inf if self.loss > 700 else math.exp(self.loss)
+
+    @property
+    def bits_per_token(self) -> float:
+        """loss / ln 2: what it would take to write one token down with the model's help."""
+        return self.loss / math.log(2)
+
+    def to_dict(self) -> dict[str, float | int]:
+        """The five figures by name."""
+        return {
+            "loss": self.loss,
+            "perplexity": self.perplexity,
+            "bits_per_token": self.bits_per_token,
+            "accuracy": self.accuracy,
+            "tokens": self.tokens,
+        }
+
+
+def evaluate(
+    params: Params,
+    config: ModelConfig,
+    ids: IntArray,
+    streams: int = 1,
+    window: int | None = None,
+) -> Evaluation:
+    """Score every token of a text but the first, given all that came before it; dropout is off.
+
+    Every one of the N - 1 targets is scored, whatever `streams` is; the sum is in float64.
+
+    Args:
+        params, config: the model.
+        ids: (N,) integers, N ≥ 2.
+        streams: 1 reads the text from end to end in one pass, the state carried: the honest
+            figure. More streams read as many pieces side by side, faster, each from a zero
+            state.
+        window: None carries the state. A number cuts the text into windows of so many tokens,
+            each from a zero state ("cold"), which is how models without a carried state are
+            often scored; `streams` then only says how many run side by side.
+    Returns:
+        The figures over all targets.
+    Raises:
+        InputError: there are fewer than two tokens, or streams or window is no positive integer.
+    """
+    check_positive_int("streams", streams)
+    if window is not None:
+        check_positive_int("window", window)
+    if len(ids) < 2:
+        raise InputError(f"need a text of at least 2 tokens to score one, got {len(ids)}")
+    pairs = len(ids) - 1
+    totals = np.zeros(3)  # nats, hits, targets
+    # Pieces of the text, each read as B rows of equal length; and the few pairs that do not fill
+    # a row, read as one short row of their own.
+    row = window if window is not None else max(1, pairs // streams)
+    whole = row * (pairs // row) if window is not None else row * min(streams, pairs)
+    for first in range(0, whole, row * streams):
+        last = min(first + row * streams, whole)
+        totals += _score(params, config, ids[first : last + 1], (last - first) // row)
+    if whole < pairs:
+        totals += _score(params, config, ids[whole:], 1)
+    nats, hits, targets = totals
+    return Evaluation(float(nats / targets), float(hits / targets), int(targets))
+
+
+def _score(params: Params, config: ModelConfig, ids: IntArray, B: int) -> np.ndarray:
+    """Nats, hits and targets of B streams, read from a zero state with it carried."""
+    reference = params["fc.b"]
+    T = max(1, min(_CHUNK // (B * config.vocab_size), 512, (len(ids) - 1) // B))
+    state, totals = None, np.zeros(3)
+    for inputs, targets, _ in contiguous_streams(ids, B, T):
+        logits, state = forward(params, config, like(inputs, reference), state)
+        there, N = like(targets, reference), targets.size
+        loss, _ = softmax_cross_entropy(logits, there)
+        hits = (logits.argmax(axis=-1) == there).sum()
+        totals += float(to_host(loss)) * N, int(to_host(hits)), N
+    return totals

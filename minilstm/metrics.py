@@ -1,0 +1,38 @@
+"""metrics.csv: one row per interval of training, for any program that reads tables."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+COLUMNS = ("step", "tokens", "lr", "train_loss", "valid_loss", "gradient_norm", "seconds")
+
+
+def append_row(path: Path, values: Sequence[Any]) -> None:
+    """Append one row, in the order of COLUMNS, to a table that is begun with its header where
+    there is none; None is an empty field."""
+    new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([COLUMNS, values] if new else [values])
+
+
+def read_rows(path: Path) -> list[dict[str, float]]:
+    """The table as one dict of numbers per row; empty fields are left out."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+
+def keep_rows(path: Path, last_step: int) -> None:
+    """Drop the rows after last_step, which a resumed run will write again."""
+    if not path.exists():
+        return
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    kept = [row for row in rows[1:] if len(row) == len(COLUMNS) and int(row[0]) <= last_step]
+    temporary = path.with_suffix(".csv.tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([COLUMNS, *kept])
+    os.replace(temporary, path)

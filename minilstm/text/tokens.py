@@ -1,0 +1,168 @@
+"""Text -> tokens: its characters, or its words; before that, normalisation.
+
+A text comes in pieces, str after str, so that it need never be in memory as a whole; the tokens of
+the pieces, one after the other, are the tokens of the whole text wherever the pieces were cut.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+
+from minilstm.errors import InputError, check_text, quote
+
+UNKNOWN = "<unk>"  # stands for every symbol outside the vocabulary
+END_OF_LINE = "<eos>"  # what "split" makes of a newline; the name, end of sentence, is WikiText's
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """What is done to a text before it falls into tokens: by default nothing.
+
+    Args:
+        lower: small letters for capitals.
+        collapse_whitespace: one space for each run of white space, newlines included.
+        keep: the characters to keep, all others are dropped; None: keep all. It is looked at after
+            `lower` and before `collapse_whitespace`.
+    Raises:
+        InputError: lower or collapse_whitespace is no bool, keep is an empty str or none.
+
+    >>> Normalisation(lower=True, keep="abcdefghijklmnopqrstuvwxyz ")("Oh, 1 naïve\\nCat!")
+    'oh  navecat'
+    >>> Normalisation(collapse_whitespace=True)("one\\n\\ntwo ")
+    'one two '
+    """
+
+    lower: bool = False
+    collapse_whitespace: bool = False
+    keep: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("lower", "collapse_whitespace"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name} must be True or False, got {quote(getattr(self, name))}")
+        if self.keep is not None and (not isinstance(self.keep, str) or not self.keep):
+            raise InputError(f"keep must be None or a non-empty str, got {quote(self.keep)}")
+
+    def __call__(self, text: str) -> str:
+        """Return the text normalised; doing it twice changes nothing more."""
+        check_text(text)
+        if self.lower:
+            # Sigma is the one letter whose small form depends on its neighbours: σ, or ς where a
+            # word ends. Here it is σ everywhere, and a text may be cut anywhere.
+            text = text.replace("Σ", "σ").lower()
+        if self.keep is not None:
+            text = re.sub(f"[^{re.escape(self.keep)}]+", "", text)
+        if self.collapse_whitespace:
+            text = re.sub(r"\s+", " ", text)
+        return text
+
+    def pieces(self, pieces: Iterable[str]) -> Iterator[str]:
+        """Yield the pieces of a text normalised: together, what `self(text)` is."""
+        last = ""
+        for piece in map(self, pieces):
+            if self.collapse_whitespace and last.endswith(" "):
+                piece = piece.removeprefix(" ")  # the run of white space was cut in two
+            if piece:
+                yield piece
+                last = piece
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain values, fit for JSON; `from_dict` takes them back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: object) -> Normalisation:
+        """Return the normalisation that `to_dict` wrote; InputError where it could not have."""
+        if not isinstance(data, dict) or data.keys() != {field.name for field in fields(cls)}:
+            wanted = "a dict with the keys lower, collapse_whitespace and keep"
+            raise InputError(f"normalisation must be {wanted}, got {quote(data)}")
+        return cls(**data)
+
+
+AS_IT_IS = Normalisation()
+
+
+def check_normalisation(value: object) -> Normalisation:
+    """Return the value; an InputError unless it is a Normalisation."""
+    if not isinstance(value, Normalisation):
+        raise InputError(f"normalisation must be a Normalisation, got {quote(value)}")
+    return value
+
+
+def basic_english(text: str) -> list[str]:
+    """The words of a text as torchtext's tokenizer "basic_english" cuts them.
+
+    Small letters; ' . , ( ) ! ? stand alone; " is deleted, as are ; and : and <br />, which part
+    words; everything else between two white spaces is one word, <unk> too.
+
+    >>> basic_english('He said: "It\\'s 3.5" (or <unk>)!')
+    ['he', 'said', 'it', "'", 's', '3', '.', '5', '(', 'or', '<unk>', ')', '!']
+    """
+    text = text.lower()
+    for old, new in _BASIC_ENGLISH:
+        text = text.replace(old, new)
+    return text.split()
+
+
+_BASIC_ENGLISH = (  # in torchtext's order: with its quotation mark gone, <br" /> is a <br />
+    ("'", " ' "),
+    ('"', ""),
+    (".", " . "),
+    ("<br />", " "),
+    (",", " , "),
+    ("(", " ( "),
+    (")", " ) "),
+    ("!", " ! "),
+    ("?", " ? "),
+    (";", " "),
+    (":", " "),
+)
+
+
+def split(text: str) -> list[str]:
+    """The words between white space, and <eos> for each newline: WikiText's own reading.
+
+    >>> split(" = Title = \\n\\n A line\\n")
+    ['=', 'Title', '=', '<eos>', '<eos>', 'A', 'line', '<eos>']
+    """
+    return text.replace("\n", f" {END_OF_LINE} ").split()
+
+
+TOKENIZERS: dict[str, Callable[[str], list[str]]] = {"basic_english": basic_english, "split": split}
+
+
+def check_tokenizer(name: object) -> str:
+    """Return the name; an InputError unless it is one of TOKENIZERS."""
+    if not isinstance(name, str) or name not in TOKENIZERS:
+        wanted = " or ".join(map(repr, TOKENIZERS))
+        raise InputError(f"tokenizer must be {wanted}, got {quote(name)}")
+    return name
+
+
+def words(pieces: Iterable[str], tokenizer: str) -> Iterator[list[str]]:
+    """Yield the words of a text in pieces, list after list; together, those of the whole text.
+
+    tokenizer: "basic_english" or "split".
+    """
+    return map(TOKENIZERS[check_tokenizer(tokenizer)], _cut_between_words(pieces))
+
+
+def _cut_between_words(pieces: Iterable[str]) -> Iterator[str]:
+    """The same text, cut anew: after white space, before a letter or a digit.
+
+    Nothing that a tokenizer reads as one goes on across such a place: no word, and no "<br />". A
+    stretch without one, however long, stays whole.
+    """
+    rest = ""
+    for piece in pieces:
+        rest += piece
+        if found := _LAST_PLACE.match(rest):
+            yield rest[: found.end()]
+            rest = rest[found.end() :]
+    if rest:
+        yield rest
+
+
+_LAST_PLACE = re.compile(r".*\s(?=\w)", re.DOTALL)  # greedy: up to the last one

@@ -1,0 +1,105 @@
+"""TrainConfig: every decision about a training run in one place, checked before it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from minilstm.errors import InputError, check_count, check_number, check_positive_int
+from minilstm.optim import SGD, Adam, AdamW, Optimizer
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train.
+
+    Attributes:
+        steps, epochs, minutes: how long; exactly one of the three, or none for one epoch.
+            `minutes` times a few steps, and fixes their number before the first.
+        batching: "streams", contiguous with the state carried; "random" windows; or "shuffled"
+            windows, each once per epoch. See `minilstm.text.batching`.
+        batch_size: B. seq_len: T, the steps through which gradients flow back.
+        optimizer: "adam", "adamw" or "sgd". momentum: of sgd.
+        weight_decay: an L2 penalty with adam and sgd, decoupled with adamw.
+        lr: learning rate at its highest.
+        schedule: "constant"; "cosine", down to final_lr after warmup_steps of linear rise; "step",
+            times decay_factor every decay_every steps; or "plateau", times decay_factor after
+            more than decay_patience evaluations without improvement.
+        clip: largest global norm of the gradients; None does not clip.
+        eval_every: steps between evaluations; None: about twenty in the whole run.
+        eval_tokens: validation targets that each of these scores. The final one scores all.
+        eval_streams: how many pieces of the validation text are read side by side.
+        patience: evaluations without improvement before the run stops; None never does.
+        checkpoint_every: steps between "last" checkpoints; None: at each evaluation.
+        sample_every: steps between printed samples; None prints none. sample_length: tokens.
+        seed: of everything random.
+        threads: of the matrix products on the CPU; None leaves them as they are.
+    Raises:
+        InputError: a value is out of range, or two do not fit together.
+    """
+
+    steps: int | None = None
+    epochs: float | None = None
+    minutes: float | None = None
+    batching: str = "streams"
+    batch_size: int = 32
+    seq_len: int = 64
+    optimizer: str = "adam"
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    lr: float = 1e-3
+    schedule: str = "constant"
+    warmup_steps: int = 0
+    final_lr: float = 0.0
+    decay_every: int = 1000
+    decay_factor: float = 0.5
+    decay_patience: int = 2
+    clip: float | None = 1.0
+    eval_every: int | None = None
+    eval_tokens: int = 200_000
+    eval_streams: int = 64
+    patience: int | None = None
+    checkpoint_every: int | None = None
+    sample_every: int | None = None
+    sample_length: int = 200
+    seed: int = 0
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if sum(x is not None for x in (self.steps, self.epochs, self.minutes)) > 1:
+            raise InputError(
+                "at most one of steps, epochs and minutes says how long to train, got "
+                f"steps {self.steps}, epochs {self.epochs}, minutes {self.minutes}"
+            )
+        for name in ("batch_size", "seq_len", "decay_every", "eval_tokens", "eval_streams",
+                     "sample_length"):  # fmt: skip
+            check_positive_int(name, getattr(self, name))
+        for name in ("steps", "eval_every", "patience", "checkpoint_every", "sample_every",
+                     "threads"):  # fmt: skip
+            if getattr(self, name) is not None:
+                check_positive_int(name, getattr(self, name))
+        for name in ("warmup_steps", "decay_patience", "seed"):
+            check_count(name, getattr(self, name))
+        for name in ("epochs", "minutes", "clip"):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), "above 0", lambda x: x > 0)
+        for name in ("final_lr", "momentum", "weight_decay", "lr"):
+            check_number(name, getattr(self, name), "from 0 up", lambda x: x >= 0)
+        check_number("decay_factor", self.decay_factor, "between 0 and 1", lambda x: 0 < x < 1)
+        if self.momentum and self.optimizer != "sgd":
+            raise InputError(f"momentum is sgd's: {self.optimizer} has none, got {self.momentum}")
+        for name, choices in (
+            ("batching", ("streams", "random", "shuffled")),
+            ("optimizer", ("adam", "adamw", "sgd")),
+            ("schedule", ("constant", "cosine", "step", "plateau")),
+        ):
+            if getattr(self, name) not in choices:
+                raise InputError(
+                    f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
+                )
+
+    def make_optimizer(self) -> Optimizer:
+        """The optimizer that `optimizer` names."""
+        if self.optimizer == "sgd":
+            return SGD(self.lr, self.momentum, self.weight_decay)
+        kind = Adam if self.optimizer == "adam" else AdamW
+        return kind(self.lr, weight_decay=self.weight_decay)
