@@ -48,6 +48,7 @@ FORMAT = 1
 Pointer = Literal["best", "last"]
 Arrays = dict[str, np.ndarray]
 Shapes = dict[str, tuple[int, ...]]
+Entry = Mapping[str, Any]  # of a manifest: {"bytes": size, "sha256": digest}
 
 _POINTERS: tuple[Pointer, ...] = ("best", "last")
 _RUN_FILES = ("vocabulary.json", "config.json")
@@ -136,10 +137,10 @@ def write_run(
         raise InputError(f"{path} holds a run already")
     path.mkdir(parents=True, exist_ok=True)
     if overwrite:
-        for name in (*_POINTERS, "config.json"):
+        for name in ("config.json", *_POINTERS):
             (path / name).unlink(missing_ok=True)
-            _sync_folder(path)
-        _prune(path)
+        _sync_folder(path)
+        prune(run)
     for name in _RUN_FILES:
         _replace_file(path / name, files[name])
     _sync_folder(path.parent)
@@ -277,12 +278,12 @@ def point(run: Run, which: Pointer, name: str) -> None:
     if not _NAME.fullmatch(name):
         raise InputError(f"a checkpoint's name must be like step-00001234, got {quote(name)}")
     _size(run.path / "checkpoints" / name / "manifest.json")
-    _replace_file(_pointer(run.path, which), f"{name}\n".encode())
+    _replace_file(_pointer(run, which), f"{name}\n".encode())
 
 
 def has_checkpoint(run: Run, which: Pointer = "last") -> bool:
     """Whether RUN/best or RUN/last is there. What it names may still be damaged."""
-    return os.path.lexists(_pointer(run.path, which))
+    return os.path.lexists(_pointer(run, which))
 
 
 def read_checkpoint(run: Run, which: Pointer = "best", *, weights_only: bool = False) -> Checkpoint:
@@ -297,7 +298,7 @@ def read_checkpoint(run: Run, which: Pointer = "best", *, weights_only: bool = F
     Raises:
         InputError: a file is missing or is not what it must be; the message names it.
     """
-    folder = run.path / "checkpoints" / _read_pointer(run.path, which)
+    folder = run.path / "checkpoints" / _read_pointer(run, which)
     _check_folder(folder.parent)
     _check_folder(folder)
     entries = _read_manifest(run, folder)
@@ -326,7 +327,11 @@ def read_checkpoint(run: Run, which: Pointer = "best", *, weights_only: bool = F
     if data["optimizer"] is not None and not weights_only:
         steps, moments = _parse_optimizer(progress, data["optimizer"])
         arrays = read("optimizer.safetensors", _moment_shapes(run.config, moments, steps))
-        optimizer = {"steps": steps, **_unflatten(arrays, moments)}
+        nested: dict[str, Arrays] = {m: {} for m in moments}
+        for name, array in arrays.items():
+            m, _, parameter = name.partition("/")
+            nested[m][parameter] = array
+        optimizer = {"steps": steps, **nested}
     if data["carry"] is not None and not weights_only:
         B = check_positive_int(f"{progress}: carry", data["carry"])
         arrays = read("carry.safetensors", _carry_shapes(run.config, B))
@@ -340,7 +345,19 @@ def prune(run: Run) -> None:
     Raises:
         InputError: a pointer is damaged; nothing is removed then.
     """
-    _prune(run.path)
+    pointers = [which for which in _POINTERS if has_checkpoint(run, which)]
+    keep = {_read_pointer(run, which) for which in pointers}
+    for name in (*_RUN_FILES, *_POINTERS):
+        _temporary(run.path / name).unlink(missing_ok=True)
+    checkpoints = run.path / "checkpoints"
+    if not os.path.lexists(checkpoints):
+        return
+    _check_folder(checkpoints)
+    with os.scandir(checkpoints) as entries:
+        folders = {entry.name for entry in entries if entry.is_dir(follow_symlinks=False)}
+    for name in folders - keep:
+        if _NAME.fullmatch(name) or _TEMPORARY.fullmatch(name):
+            shutil.rmtree(checkpoints / name)
 
 
 def save_model(
@@ -391,18 +408,12 @@ def load_model(path: str | os.PathLike[str]) -> tuple[ModelConfig, Params, Vocab
 
 def _pack(run: Run, checkpoint: Checkpoint) -> dict[str, bytes | Arrays]:
     """File name -> content, progress.json first; InputError unless all of it would be read back."""
-    folder = run.path / "checkpoints"
     step = check_count("step", checkpoint.step)
     dtype = str(next((p.dtype for p in checkpoint.params.values()), None))
     if dtype not in _DTYPES:
         raise InputError(f"params must be {' or '.join(_DTYPES)}, got {dtype}")
-    progress: dict[str, Any] = {
-        "step": step,
-        "dtype": dtype,
-        "optimizer": None,
-        "carry": None,
-        "progress": checkpoint.progress,
-    }
+    progress: dict[str, Any] = {"step": step, "dtype": dtype, "progress": checkpoint.progress}
+    progress |= {"optimizer": None, "carry": None}
     tensors = {"weights.safetensors": (checkpoint.params, run.config.parameter_shapes())}
     if checkpoint.optimizer is not None:
         moments = {name: m for name, m in checkpoint.optimizer.items() if name != "steps"}
@@ -414,13 +425,10 @@ def _pack(run: Run, checkpoint: Checkpoint) -> dict[str, bytes | Arrays]:
         h, c = checkpoint.carry
         B = progress["carry"] = h.shape[1] if len(h.shape) > 1 else 1
         tensors["carry.safetensors"] = ({"h": h, "c": c}, _carry_shapes(run.config, B))
-    files: dict[str, bytes | Arrays] = {
-        "progress.json": _to_json(folder / "progress.json", progress)
-    }
+    files: dict[str, bytes | Arrays] = {"progress.json": _to_json("progress.json", progress)}
     for file, (arrays, shapes) in tensors.items():
-        _check_tensors(
-            file, {k: (tuple(a.shape), str(a.dtype)) for k, a in arrays.items()}, shapes, dtype
-        )
+        found = {k: (tuple(a.shape), str(a.dtype)) for k, a in arrays.items()}
+        _check_tensors(file, found, shapes, dtype)
         # safetensors writes an array that is not C-contiguous as if it were, and says nothing.
         contiguous = {k: np.ascontiguousarray(a) for k, a in to_host(arrays).items()}
         _check_finite(file, contiguous)
@@ -432,8 +440,8 @@ def _parse_optimizer(where: object, data: object) -> tuple[int, list[str]]:
     """The optimizer's step count and the names of its moments."""
     data = _check_keys(f"{where}: optimizer", data, ("steps", "moments"))
     steps, moments = check_count(f"{where}: optimizer steps", data["steps"]), data["moments"]
-    if not isinstance(moments, list) or len(set(map(str, moments))) != len(moments):
-        raise InputError(f"{where}: moments must be a list of names, got {quote(moments)}")
+    if not isinstance(moments, list) or not len(set(map(str, moments))) == len(moments) <= 8:
+        raise InputError(f"{where}: moments must be a list of ≤ 8 names, got {quote(moments)}")
     for name in moments:
         if not isinstance(name, str) or not re.fullmatch("[a-z_]{1,40}", name) or name == "steps":
             raise InputError(f"{where}: a moment must have a plain name, got {quote(name)}")
@@ -444,14 +452,6 @@ def _moment_shapes(config: ModelConfig, moments: list[str], steps: int) -> Shape
     """Before an optimizer's first step its moments are empty."""
     shapes = config.parameter_shapes() if steps > 0 else {}
     return {f"{m}/{name}": shape for m in moments for name, shape in shapes.items()}
-
-
-def _unflatten(arrays: Arrays, moments: list[str]) -> dict[str, Arrays]:
-    nested: dict[str, Arrays] = {m: {} for m in moments}
-    for name, array in arrays.items():
-        m, _, parameter = name.partition("/")
-        nested[m][parameter] = array
-    return nested
 
 
 def _carry_shapes(config: ModelConfig, B: int) -> Shapes:
@@ -479,7 +479,7 @@ def _check_finite(where: object, arrays: Mapping[str, Any]) -> None:
 # --- reading
 
 
-def _read_pointer(run: Path, which: Pointer) -> str:
+def _read_pointer(run: Run, which: Pointer) -> str:
     path = _pointer(run, which)
     data = _read_file(path, limit=100)
     name = data.decode("ascii", "backslashreplace").removesuffix("\n")
@@ -504,7 +504,7 @@ def _read_manifest(run: Run, folder: Path) -> dict[str, Any]:
     return entries
 
 
-def _read_tensors(path: Path, entry: Mapping[str, Any], shapes: Shapes, dtype: str) -> Arrays:
+def _read_tensors(path: Path, entry: Entry, shapes: Shapes, dtype: str) -> Arrays:
     """The tensors of these names, in this order."""
     from safetensors import SafetensorError, safe_open
 
@@ -515,15 +515,11 @@ def _read_tensors(path: Path, entry: Mapping[str, Any], shapes: Shapes, dtype: s
         raise InputError(f"{path} must hold {wanted}, got a file of {entry['bytes']} bytes")
     if _fingerprint(path) != entry:
         raise InputError(f"{path} is damaged: its SHA-256 is not the manifest's")
-    numpy_name = {short: long for long, short in _DTYPES.items()}
     try:
         with safe_open(path, framework="numpy") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            found = {
-                name: (tuple(s.get_shape()), numpy_name.get(s.get_dtype(), s.get_dtype()))
-                for name, s in slices.items()
-            }
-            _check_tensors(path, found, shapes, dtype)
+            found = {k: (tuple(s.get_shape()), s.get_dtype()) for k, s in slices.items()}
+            _check_tensors(path, found, shapes, _DTYPES[dtype])
             arrays: Arrays = {name: file.get_tensor(name) for name in shapes}
     except SafetensorError as error:
         raise InputError(f"{path} is damaged: {str(error)[:200]!a}") from None
@@ -531,26 +527,22 @@ def _read_tensors(path: Path, entry: Mapping[str, Any], shapes: Shapes, dtype: s
     return arrays
 
 
-def _header_size(path: Path, entry: Mapping[str, Any]) -> int:
+def _header_size(path: Path, entry: Entry) -> int:
     """The length in bytes of a safetensors file's header, which its first 8 bytes declare."""
-    _check_size(path, entry)
+    size = _check_size(path, entry)
     with open(path, "rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-    if 8 + size > entry["bytes"]:
-        got = f"a file of {entry['bytes']} bytes whose header would have {size}"
+        header = int.from_bytes(file.read(8), "little")
+    if 8 + header > size:
+        got = f"a file of {size} bytes whose header would have {header}"
         raise InputError(f"{path} is damaged: {got}")
-    return size
+    return header
 
 
-def _read_file(
-    path: Path, entry: Mapping[str, Any] | None = None, limit: int = _JSON_LIMIT
-) -> bytes:
+def _read_file(path: Path, entry: Entry | None = None, limit: int = _JSON_LIMIT) -> bytes:
     """A plain file's bytes, which are what the manifest's entry says, if there is one."""
-    size = _size(path)
+    size = _size(path) if entry is None else _check_size(path, entry)
     if size > limit:
         raise InputError(f"{path} must have at most {limit} bytes, got {size}")
-    if entry is not None:
-        _check_size(path, entry)
     with open(path, "rb") as file:
         data = file.read(size)
     if entry is not None and hashlib.sha256(data).hexdigest() != entry["sha256"]:
@@ -577,11 +569,12 @@ def _lstat(path: Path, is_kind: Callable[[int], bool], kind: str) -> os.stat_res
     return status
 
 
-def _check_size(path: Path, entry: Mapping[str, Any]) -> None:
+def _check_size(path: Path, entry: Entry) -> int:
     size = _size(path)
     if type(entry["bytes"]) is not int or size != entry["bytes"]:
         wanted = quote(entry["bytes"])
         raise InputError(f"{path} must have the manifest's {wanted} bytes, got {size}")
+    return size
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:
@@ -648,7 +641,7 @@ def _parse_json(path: Path, data: bytes) -> dict[str, Any]:
 # --- writing
 
 
-def _to_json(path: Path, value: object) -> bytes:
+def _to_json(where: object, value: object) -> bytes:
     """Indented and sorted, and in ASCII: no symbol of a vocabulary reaches a terminal raw."""
 
     def plain(value: object) -> object:
@@ -659,7 +652,7 @@ def _to_json(path: Path, value: object) -> bytes:
     try:
         text = json.dumps(value, default=plain, indent=1, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(f"{where}: {error}") from None
     return f"{text}\n".encode()
 
 
@@ -713,23 +706,7 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp")
 
 
-def _pointer(run: Path, which: Pointer) -> Path:
+def _pointer(run: Run, which: Pointer) -> Path:
     if which not in _POINTERS:
         raise InputError(f"which must be {' or '.join(_POINTERS)}, got {quote(which)}")
-    return run / which
-
-
-def _prune(run: Path) -> None:
-    pointers = [which for which in _POINTERS if os.path.lexists(run / which)]
-    keep = {_read_pointer(run, which) for which in pointers}
-    for name in (*_RUN_FILES, *_POINTERS):
-        _temporary(run / name).unlink(missing_ok=True)
-    checkpoints = run / "checkpoints"
-    if not os.path.lexists(checkpoints):
-        return
-    _check_folder(checkpoints)
-    with os.scandir(checkpoints) as entries:
-        folders = {entry.name for entry in entries if entry.is_dir(follow_symlinks=False)}
-    for name in folders:
-        if name not in keep and (_NAME.fullmatch(name) or _TEMPORARY.fullmatch(name)):
-            shutil.rmtree(checkpoints / name)
+    return run.path / which

@@ -24,6 +24,23 @@ def quote(value: object) -> str:
     return " ".join(reprlib.repr(value).splitlines())
 
 
+_CONTROL = {
+    code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"
+}
+
+
+def printable(text: str) -> str:
+    """The text as it may reach a terminal: control characters but newline and tab are spelled out.
+
+    A text that was trained on, or a file's name, could otherwise move the cursor, change colours
+    or retitle the window.
+
+    >>> print(printable("a\\x1b[31mb"))
+    a\\x1b[31mb
+    """
+    return text.translate(_CONTROL)
+
+
 def check_positive_int(name: str, value: object) -> int:
     """Return value as an int; an InputError unless it is an integer (NumPy's too) above zero.
 

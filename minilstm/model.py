@@ -73,7 +73,7 @@ class ModelConfig:
     """
 
     vocab_size: int
-    hidden_size: int
+    hidden_size: int = 128
     num_layers: int = 1
     embedding_size: int | None = None
     dropout: float = 0.0

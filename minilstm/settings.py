@@ -1,14 +1,16 @@
 """Every setting of a training run by one flat name, from presets, files and flags.
 
 A later source wins: defaults, then the preset, then the TOML file, then `--set` and flags. Names
-are those of the fields of DataConfig, ModelConfig, TrainConfig and SampleConfig, without
+are those of the fields of DataConfig, ModelConfig, TrainConfig, RunConfig and SampleConfig, without
 `vocab_size`, which the text decides. In a TOML file they stand in the tables [data], [model],
-[train] and [sample], for the eye; "none" spells None, which TOML lacks.
+[train], [run] and [sample], for the eye; "none" spells None, which TOML lacks.
 """
 
 from __future__ import annotations
 
 import difflib
+import functools
+import json
 import tomllib
 import types
 import typing
@@ -20,6 +22,9 @@ from typing import Any
 
 from minilstm.errors import InputError, check_positive_int, quote
 from minilstm.model import ModelConfig
+from minilstm.text.corpora import Corpus, load_corpus
+from minilstm.text.tokens import Normalisation
+from minilstm.text.vocabulary import Vocabulary
 from minilstm.train_config import TrainConfig
 
 
@@ -49,6 +54,36 @@ class DataConfig:
         if self.level not in ("char", "word"):
             raise InputError(f"level must be char or word, got {quote(self.level)}")
 
+    def load(self, vocab: Vocabulary | None = None) -> Corpus:
+        """The text; numbered by `vocab`, if there is one already. Raises as `load_corpus`."""
+        return load_corpus(
+            self.data,
+            self.level,
+            val_path=self.val_data,
+            tokenizer=self.tokenizer,
+            min_count=self.min_count,
+            normalisation=Normalisation(self.lower, self.collapse_whitespace, self.keep),
+            unknown=self.unknown,
+            vocab=vocab,
+        )
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run computes on and with.
+
+    Attributes:
+        device: "auto", "cpu" or "cuda"; None: what MINILSTM_DEVICE says, or else "auto".
+        dtype: of the parameters, "float32" or "float64".
+    """
+
+    device: str | None = None
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("float32", "float64"):
+            raise InputError(f"dtype must be float32 or float64, got {quote(self.dtype)}")
+
 
 @dataclass(frozen=True)
 class SampleConfig:
@@ -63,11 +98,66 @@ TABLES: dict[str, type] = {
     "data": DataConfig,
     "model": ModelConfig,
     "train": TrainConfig,
+    "run": RunConfig,
     "sample": SampleConfig,
+}
+HELP = {  # one line each, for --help
+    "data": "a corpus's name (see `minilstm data list`) or a UTF-8 text file",
+    "val_data": "a text file that validates; none: the text's own part, or its last tenth",
+    "level": "what a token is: char or word",
+    "tokenizer": "of words: basic_english or split",
+    "min_count": "words that occur less often become <unk>",
+    "lower": "read capitals as small letters",
+    "collapse_whitespace": "read each run of white space as one space",
+    "keep": "the only characters to keep; none: all",
+    "unknown": "the symbol for characters outside the training text; none: as needed",
+    "hidden_size": "H, hidden units of each layer",
+    "num_layers": "L, layers",
+    "embedding_size": "E; none: one-hot input",
+    "dropout": "probability of dropping what one layer passes to the next",
+    "embedding_dropout": "the same on the embedding's output",
+    "output_dropout": "the same on the top layer's output",
+    "locked_dropout": "one dropout mask for all time steps instead of one for each",
+    "weight_drop": "probability of dropping recurrent weights, for a whole batch",
+    "tie_weights": "one matrix for embedding and output; needs E = H",
+    "init": "initial weights: pytorch, xavier, orthogonal or xavier_orthogonal",
+    "forget_bias": "the forget gates' first bias; none: as init draws it",
+    "steps": "how long to train; at most one of steps, epochs and minutes",
+    "epochs": "how long to train, in passes over the text; one if nothing is said",
+    "minutes": "how long to train; a few steps are timed, and their number fixed",
+    "batching": "streams (the state is carried), random or shuffled windows",
+    "batch_size": "B, sequences side by side",
+    "seq_len": "T, steps through which gradients flow back",
+    "optimizer": "adam, adamw or sgd",
+    "momentum": "of sgd",
+    "weight_decay": "an L2 penalty with adam and sgd, decoupled with adamw",
+    "lr": "learning rate at its highest",
+    "schedule": "of the learning rate: constant, cosine, step or plateau",
+    "warmup_steps": "of cosine: steps of a linear rise",
+    "final_lr": "of cosine: where it ends",
+    "decay_every": "of step: steps between two falls",
+    "decay_factor": "of step and plateau: what a fall multiplies the rate by",
+    "decay_patience": "of plateau: evaluations without improvement that are put up with",
+    "clip": "largest global norm of the gradients; none: no clipping",
+    "eval_every": "steps between evaluations; none: about twenty in all",
+    "eval_tokens": "validation targets that each of them scores; the last scores all",
+    "eval_streams": "pieces of the validation text that are read side by side",
+    "patience": "evaluations without improvement before the run stops; none: never",
+    "checkpoint_every": "steps between checkpoints; none: at each evaluation",
+    "sample_every": "steps between samples; none: no samples",
+    "sample_length": "tokens of each of them",
+    "seed": "of everything random",
+    "threads": "of matrix products on the CPU; none: as many as NumPy takes",
+    "device": "auto, cpu or cuda; none: MINILSTM_DEVICE, or else auto",
+    "dtype": "of the parameters: float32 or float64",
+    "temperature": "of `minilstm sample`: below 1 is safer, above 1 bolder",
+    "top_k": "of `minilstm sample`: only the k likeliest tokens; none: all",
+    "top_p": "of `minilstm sample`: only the likeliest tokens, of this probability together",
 }
 _HOW_LONG = {"steps", "epochs", "minutes"}  # one of them replaces the others
 
 
+@functools.cache
 def setting_types() -> dict[str, tuple[str, Any]]:
     """Every setting's name -> (its table, its type), in the order of the tables."""
     return {
@@ -78,26 +168,30 @@ def setting_types() -> dict[str, tuple[str, Any]]:
     }
 
 
-def default_of(name: str) -> Any:
-    """The setting's default; None where it has none and must be given."""
-    kind = TABLES[setting_types()[name][0]]
-    (field,) = (field for field in fields(kind) if field.name == name)
-    return None if field.default is MISSING else field.default
+@functools.cache
+def defaults() -> Mapping[str, Any]:
+    """Every setting's default; `data` has none, and must be given."""
+    found = {
+        field.name: field.default
+        for kind in TABLES.values()
+        for field in fields(kind)
+        if field.default is not MISSING
+    }
+    return types.MappingProxyType(found)
 
 
 def preset_names() -> list[str]:
     """The presets that come with the package."""
-    folder = resources.files("minilstm") / "presets"
-    files = [file.name for file in folder.iterdir()]
+    files = [file.name for file in (resources.files("minilstm") / "presets").iterdir()]
     return sorted(name.removesuffix(".toml") for name in files if name.endswith(".toml"))
 
 
 def read_preset(name: str) -> dict[str, Any]:
     """A preset's settings. Raises InputError for an unknown name, with the nearest one."""
     if name not in preset_names():
-        raise InputError(f"unknown preset {name!r}{_suggest(name, preset_names())}")
+        raise InputError(f"unknown preset {quote(name)}{_suggest(name, preset_names())}")
     text = (resources.files("minilstm") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
-    return _settings_of_toml(text, f"preset {name}")
+    return parse_toml(text, f"preset {name}")
 
 
 def read_toml(path: str) -> dict[str, Any]:
@@ -109,29 +203,72 @@ def read_toml(path: str) -> dict[str, Any]:
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise InputError(f"cannot read the config {path!r}: {error.strerror}") from None
+    except ValueError as error:  # not UTF-8, or a path that can be none
         raise InputError(f"cannot read the config {path!r}: {error}") from None
-    return _settings_of_toml(text, repr(path))
+    return parse_toml(text, repr(path))
 
 
-def _settings_of_toml(text: str, source: str) -> dict[str, Any]:
+def parse_toml(text: str, source: str) -> dict[str, Any]:
+    """The settings in a TOML text; `source` is what the errors call it.
+
+    >>> parse_toml("[model]\\nhiden_size = 8", "mine")
+    Traceback (most recent call last):
+        ...
+    minilstm.errors.InputError: mine: unknown setting 'hiden_size' in [model]; did you mean
+    'hidden_size'?
+    """
     try:
         tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{source} is no TOML: {error}") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError(f"{source} is not TOML: {error}") from None
     settings: dict[str, Any] = {}
     for table, entries in tables.items():
         if table not in TABLES or not isinstance(entries, dict):
             wanted = f"the tables {', '.join(f'[{t}]' for t in TABLES)}"
-            raise InputError(f"{source} must have {wanted}, got {table!r}{_suggest(table, TABLES)}")
+            hint = _suggest_table(table)
+            raise InputError(f"{source} must have {wanted}, got {quote(table)}{hint}")
+        of_table = [name for name, (t, _) in setting_types().items() if t == table]
         for name, value in entries.items():
-            of_table = [n for n, (t, _) in setting_types().items() if t == table]
             if name not in of_table:
-                raise InputError(
-                    f"{source}: unknown setting {name!r} in [{table}]{_suggest(name, of_table)}"
-                )
-            settings[name] = check_type(name, value)
+                hint = _suggest_table(name) or _suggest(name, of_table)
+                raise InputError(f"{source}: unknown setting {quote(name)} in [{table}]{hint}")
+            settings[name] = _named(source, check_type, name, value)
     return settings
+
+
+def to_toml(settings: Mapping[str, Any]) -> str:
+    """The settings as a TOML file that `read_toml` takes back.
+
+    >>> print(to_toml({"hidden_size": 8, "clip": None}))
+    [model]
+    hidden_size = 8
+    <BLANKLINE>
+    [train]
+    clip = "none"
+    """
+    blocks = []
+    for table in TABLES:
+        if lines := [f"{name} = {_toml(v)}" for name, v in of_table(table, settings).items()]:
+            blocks.append("\n".join([f"[{table}]", *lines]))
+    return "\n\n".join(blocks)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, str | None):
+        # JSON's strings are TOML's, but for two of the control characters.
+        return json.dumps(spell(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    return spell(value)
+
+
+def spell(value: Any) -> str:
+    """A setting's value as a flag or `--set` would spell it.
+
+    >>> spell(None), spell(True), spell(0.001)
+    ('none', 'true', '0.001')
+    """
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def parse(name: str, text: str) -> Any:
@@ -145,7 +282,7 @@ def parse(name: str, text: str) -> Any:
     """
     known = setting_types()
     if name not in known:
-        raise InputError(f"unknown setting {name!r}{_suggest(name, known)}")
+        raise InputError(f"unknown setting {quote(name)}{_suggest(name, known)}")
     choices = _choices(known[name][1])
     if types.NoneType in choices and text.lower() == "none":
         return None
@@ -159,7 +296,7 @@ def parse(name: str, text: str) -> Any:
                 return kind(text)
             except ValueError:
                 continue
-    raise InputError(f"{name} must be {_spell(choices)}, got {quote(text)}")
+    raise InputError(f"{name} must be {_spell_types(choices)}, got {quote(text)}")
 
 
 def check_type(name: str, value: Any) -> Any:
@@ -169,9 +306,16 @@ def check_type(name: str, value: Any) -> Any:
         return None
     if type(value) in choices:
         return value
-    if type(value) is int and float in choices:
+    if type(value) is int and float in choices and abs(value) < 1 << 63:
         return float(value)
-    raise InputError(f"{name} must be {_spell(choices)}, got {quote(value)}")
+    raise InputError(f"{name} must be {_spell_types(choices)}, got {quote(value)}")
+
+
+def check_recorded(settings: object, where: object) -> dict[str, Any]:
+    """All settings as a run's config.json has recorded them; InputError if they cannot be."""
+    if not isinstance(settings, dict) or settings.keys() != setting_types().keys():
+        raise InputError(f"{where}: settings must be those of a run, got {quote(settings)}")
+    return {name: _named(where, check_type, name, value) for name, value in settings.items()}
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,20 +332,44 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def complete(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings, in the order of the tables: those given, and the defaults of the others."""
+    if "data" not in settings:
+        raise InputError(
+            "data must be given: a text file or a corpus's name, a preset or a config that has one"
+        )
+    merged = merge(defaults(), settings)
+    return {name: merged.get(name) for name in setting_types()}
+
+
 def of_table(table: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the settings that belong to one table."""
     known = setting_types()
     return {name: value for name, value in settings.items() if known[name][0] == table}
 
 
+def _named(source: object, check: Any, name: str, value: Any) -> Any:
+    """check(name, value), whose error then says where the value stands."""
+    try:
+        return check(name, value)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+
+
 def _choices(kind: Any) -> tuple[Any, ...]:
     return typing.get_args(kind) or (kind,)
 
 
-def _spell(choices: Iterable[Any]) -> str:
+def _spell_types(choices: Iterable[Any]) -> str:
     words = {int: "an integer", float: "a number", str: "a text", bool: "true or false",
              types.NoneType: "none"}  # fmt: skip
     return " or ".join(words[choice] for choice in choices)
+
+
+def _suggest_table(name: str) -> str:
+    """Where a setting belongs that stands elsewhere; "" if it is none."""
+    known = setting_types()
+    return f"; it belongs in [{known[name][0]}]" if name in known else ""
 
 
 def _suggest(name: str, known: Iterable[str]) -> str:

@@ -27,7 +27,7 @@ import numpy as np
 
 from minilstm import checkpoint as checkpoints
 from minilstm.backend import Array, is_on_host, like, to_host
-from minilstm.errors import IntArray, check_number
+from minilstm.errors import InputError, IntArray, check_number, printable
 from minilstm.evaluation import Evaluation, evaluate
 from minilstm.language_model import LanguageModel
 from minilstm.metrics import append_row, keep_rows, read_rows
@@ -70,6 +70,14 @@ class TrainResult:
     best_step: int
     best: Evaluation | None
     last: Evaluation | None
+
+
+def is_finished(last: checkpoints.Checkpoint, config: TrainConfig, total: int) -> bool:
+    """Whether a run whose last checkpoint this is has nothing left to do: all steps are taken, or
+    it has stopped for lack of improvement."""
+    patience = config.patience
+    bad_evaluations: int = last.progress.get("bad_evaluations", 0)
+    return last.step >= total or (patience is not None and bad_evaluations >= patience)
 
 
 class NonFiniteError(ArithmeticError):
@@ -236,16 +244,15 @@ class _Run:
         self._bar = tqdm(total=self.total, initial=self.step, unit="step", disable=None)
         with self._bar:
             for batch in batches(self.corpus.train, self.config, self.step):
-                if self.step >= self.total:
+                if self.step >= self.total or self.out_of_patience():
                     break
                 started = time.perf_counter()
                 self.train_step(*batch)
                 self.seconds += time.perf_counter() - started
                 self._bar.update()
                 last = self.step == self.total
-                improved = True
                 if self.step % self.eval_every == 0 or last:
-                    improved = self.validate()
+                    self.validate()
                 elif self.step % self.row_every == 0:
                     self.write_row(None)
                 every = self.config.checkpoint_every or self.eval_every
@@ -253,16 +260,17 @@ class _Run:
                     self.save("last")
                 if self.config.sample_every and self.step % self.config.sample_every == 0:
                     self.sample()
-                if not improved and self.bad_evaluations == self.config.patience:
-                    reason = "patience"
-                    break
-                if should_stop() and not last:
+                if should_stop() and not last and not self.out_of_patience():
                     reason = "interrupted"
                     break
         self.save("last")
         if reason == "interrupted":
             return TrainResult(self.step, self.seconds, reason, self.best_step, None, None)
-        return self.finish(reason)
+        return self.finish("patience" if self.out_of_patience() else reason)
+
+    def out_of_patience(self) -> bool:
+        patience = self.config.patience
+        return patience is not None and self.bad_evaluations >= patience
 
     def train_step(self, inputs: IntArray, targets: IntArray, starts: bool) -> None:
         params, config = self.model.params, self.config
@@ -310,14 +318,14 @@ class _Run:
             self.norm = float(norm)
         self.unread.clear()
 
-    def validate(self) -> bool:
+    def validate(self) -> None:
         """Score the validation text; save the weights if they are the best so far."""
         self.read()
         valid = self.corpus.valid
         if valid is None:
             self.write_row(None)
             self.best_step = self.step
-            return True
+            return
         score = evaluate(
             self.model.params,
             self.model.config,
@@ -327,14 +335,12 @@ class _Run:
         self.write_row(score.loss)
         if self.config.schedule == "plateau":
             self.plateau.observe(score.loss)
-        improved = score.loss < self.best_loss
-        if improved:
+        if score.loss < self.best_loss:
             self.best_loss, self.best_step, self.bad_evaluations = score.loss, self.step, 0
             self.best_params = {name: to_host(p).copy() for name, p in self.model.params.items()}
             self.save("best")
         else:
             self.bad_evaluations += 1
-        return improved
 
     def save(self, which: Literal["best", "last"]) -> None:
         """Write a checkpoint and point `which` ("best" or "last") at it."""
@@ -365,10 +371,18 @@ class _Run:
 
     def restore(self) -> None:
         """Continue from the run folder's last checkpoint, if there is one."""
-        if self.out is None or not checkpoints.has_checkpoint(self.out, "last"):
+        if self.out is None:
+            return
+        if not checkpoints.has_checkpoint(self.out, "last"):
+            keep_rows(self.out.path / "metrics.csv", 0)
             return
         there = self.model.params["fc.b"]
         last = checkpoints.read_checkpoint(self.out, "last")
+        if last.optimizer is None:
+            raise InputError(
+                f"{self.out.path} holds weights without the optimizer's state: they can begin a "
+                "new run (--init-from), but not go on with one"
+            )
         self.load_params(last.params)
         self.optimizer.load_state_dict(_map_moments(last.optimizer, there))
         if last.carry is not None:
@@ -442,7 +456,7 @@ class _Run:
         if self._say is not None:
             self._say(line)
         else:
-            self._bar.write(line, file=sys.stderr)
+            self._bar.write(printable(line), file=sys.stderr)
 
 
 def _map_moments(state: dict[str, Any] | None, reference: Array) -> dict[str, Any]:

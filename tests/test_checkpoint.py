@@ -689,7 +689,7 @@ CRAFTED = {
     "weights of integers": (
         WEIGHTS,
         tensors(lambda a: a.update({"fc.b": a["fc.b"].view(np.int32)})),
-        "fc.b must be float32, got 'I32'",
+        "fc.b must be F32, got 'I32'",
     ),
     "weights of a dtype NumPy lacks": (
         WEIGHTS,
@@ -885,7 +885,12 @@ CRAFTED = {
     "progress with a moment twice": (
         PROGRESS,
         as_json(inside("optimizer", "moments", ["m", "m"])),
-        "moments must be a list of names",
+        "moments must be a list of ≤ 8 names",
+    ),
+    "progress with nine moments": (
+        PROGRESS,
+        as_json(inside("optimizer", "moments", list("abcdefghi"))),
+        "moments must be a list of ≤ 8 names",
     ),
     "progress with a moment called steps": (
         PROGRESS,
@@ -1097,6 +1102,8 @@ class Faults:
                 status = os.fstat(args[0])
                 self.synced.add(status.st_ino)
                 self.log.append((name, self.names.get(status.st_ino, "")))
+            if name == "rmdir":
+                self.log.append((name, str(args[0])))
             result = call(*args, **kwargs)
             if name == "mkdir":
                 self.unsync(Path(args[0]))
@@ -1223,11 +1230,11 @@ def test_stopped_while_overwriting_a_folder_holds_the_old_run_the_new_one_or_non
             assert read_run(path).config == ONE_HOT
         elif not (path / "config.json").exists():
             outcomes.append("none")
-        elif (run := read_run(path)).config == ONE_HOT:
+        elif read_run(path).config == ONE_HOT:
             outcomes.append("new")
         else:
             outcomes.append("old")
-            assert not has_checkpoint(run, "last") or which_of(path, "last", 1) == 1
+            assert which_of(path, "best", 1) == which_of(path, "last", 1) == 1
         overwrite(path)
         assert read_run(path).config == ONE_HOT
         assert not holds_run(path) or os.listdir(path / "checkpoints") == []
@@ -1257,14 +1264,21 @@ def test_everything_is_on_the_disk_before_it_gets_its_name_and_the_name_after(
     tmp_path, monkeypatch
 ):
     """That files are forced out before each rename is asserted in `Faults`; here, what follows."""
-    run = new_run(tmp_path, 1)
+    path = tmp_path / "run"
     faults = Faults(monkeypatch)
+    run = new_run(path)
+    assert faults.log[-1] == ("fsync", str(tmp_path))
+    faults.log.clear()
     point(run, "last", write_checkpoint(run, new_checkpoint(2)))
-    checkpoints = str(tmp_path / "checkpoints")
-    renamed = faults.log.index(("rename", f"{checkpoints}/step-00000002"))
-    replaced = faults.log.index(("replace", str(tmp_path / "last")))
-    assert ("fsync", checkpoints) in faults.log[renamed:replaced]
-    assert faults.log[replaced + 1 :] == [("fsync", str(tmp_path))]
+    renamed = faults.log.index(("rename", f"{path}/checkpoints/step-00000002"))
+    replaced = faults.log.index(("replace", f"{path}/last"))
+    assert ("fsync", str(path)) in faults.log[:renamed]  # the name of the folder of checkpoints
+    assert ("fsync", f"{path}/checkpoints") in faults.log[renamed:replaced]
+    assert faults.log[replaced + 1 :] == [("fsync", str(path))]
+    faults.log.clear()
+    write_run(path, CONFIG, VOCABULARY, overwrite=True)
+    removed = [call for call, _ in faults.log].index("rmdir")
+    assert ("fsync", str(path)) in faults.log[:removed]  # nothing points to what is removed
 
 
 def test_a_limit_of_the_system_on_file_sizes_is_an_oserror_and_leaves_nothing(tmp_path):

@@ -354,7 +354,7 @@ def test_a_broken_page_is_noticed(check, old, new):
     [
         (check_tags, "(L8)", ""),
         (check_tags, "(L8)", "(L10)"),
-        (check_code, "dc_t = dc_t + dtanh_c", "dc_t = dtanh_c"),
+        (check_code, "dc_t = dc_next + dtanh_c", "dc_t = dtanh_c"),
         (check_code, "dh_next = dzs[t] @ W_h.T  #", "dh_next = dzs[t] @ W_h.T * 1  #"),
         (check_code, "f = sigmoid(z_f) ", "f = sigmoid(z_f)  # (L2)\n    f = 1.0 * f "),
     ],

@@ -1,5 +1,6 @@
 """The model: every gradient of every kind and depth, and what it does with states and bad input."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -11,6 +12,9 @@ import minilstm as ml
 T, B, V, H, E = 6, 5, 7, 4, 8  # all different, and none a number of layers
 every_kind = pytest.mark.parametrize("kind", ["one-hot", "embedding", "tied"])
 every_depth = pytest.mark.parametrize("L", [1, 2, 3])
+every_init = pytest.mark.parametrize(
+    "init", ["pytorch", "xavier", "orthogonal", "xavier_orthogonal"]
+)
 
 
 def config_of(kind="one-hot", L=2, V=V, H=H, E=E, **settings):
@@ -152,6 +156,8 @@ def test_no_state_is_the_state_of_zeros():
     params = random_params(config)
     zeros = ml.init_state(config, B, dtype=np.float64)
     assert [part.shape for part in zeros] == [(2, B, H)] * 2
+    assert [part.dtype for part in zeros] == [np.float64] * 2
+    assert [part.dtype for part in ml.init_state(config, B)] == [np.float32] * 2
     assert not any(part.any() for part in zeros)
     logits, _ = ml.forward(params, config, inputs)
     np.testing.assert_array_equal(logits, ml.forward(params, config, inputs, zeros)[0])
@@ -256,11 +262,70 @@ def test_ids_of_any_integer_dtype_mean_the_same(id_dtype):
     assert ml.loss_and_grads(params, config, *ids)[0] == expected
 
 
+# --- dropout
+
+
+PLACES = {  # where a rate acts, among what a forward pass keeps
+    "embedding_dropout": lambda cache: cache.layers[0].x,
+    "dropout": lambda cache: cache.layers[1].x,
+    "output_dropout": lambda cache: cache.hs,
+    "weight_drop": lambda cache: cache.layers[1].W_h,
+}
+
+
+@pytest.mark.parametrize("rate", PLACES)
+def test_each_dropout_acts_in_its_own_place_and_keeps_the_mean(rate):
+    """There, a quarter is zero and the rest is 4/3 of what it was; elsewhere nothing is zero."""
+    config = config_of("embedding", L=2, H=32, E=24, **{rate: 0.25})
+    params, inputs = random_params(config), random_ids(steps=20)
+    _, _, without = ml.forward_with_cache(params, config, inputs)
+    rng = np.random.default_rng(9)
+    _, _, cache = ml.forward_with_cache(params, config, inputs, rng=rng)
+    for name, place in PLACES.items():
+        dropped = place(cache) == 0
+        if name == rate:
+            assert dropped.mean() == pytest.approx(0.25, abs=0.05)
+            kept = place(without)[~dropped] / 0.75
+            np.testing.assert_allclose(place(cache)[~dropped], kept, rtol=1e-6)
+        else:
+            assert not dropped.any()
+
+
+@pytest.mark.parametrize("rate", ["embedding_dropout", "dropout", "output_dropout"])
+def test_locked_dropout_drops_the_same_at_every_step(rate):
+    for locked in (False, True):
+        config = config_of("embedding", L=2, locked_dropout=locked, **{rate: 0.5})
+        rng = np.random.default_rng(9)
+        _, _, cache = ml.forward_with_cache(random_params(config), config, random_ids(), rng=rng)
+        dropped = PLACES[rate](cache) == 0  # (T, B, D)
+        assert np.all(dropped == dropped[0]) == locked
+        assert not np.all(dropped[:, 0] == dropped[:, 1])
+
+
+def test_without_a_generator_nothing_is_dropped():
+    rates = dict.fromkeys(PLACES, 0.5)
+    config, plain = config_of("embedding", **rates), config_of("embedding")
+    params, inputs, targets = random_params(config), random_ids(seed=3), random_ids(seed=4)
+    loss, grads, _ = ml.loss_and_grads(params, config, inputs, targets)
+    expected, expected_grads, _ = ml.loss_and_grads(params, plain, inputs, targets)
+    assert loss == expected
+    for name in params:
+        np.testing.assert_array_equal(grads[name], expected_grads[name], err_msg=name)
+
+
+def test_dropout_between_layers_of_which_there_is_one_is_warned_of(caplog):
+    config_of(L=2, dropout=0.5)
+    assert not caplog.records
+    config_of(L=1, dropout=0.5)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("dropout 0.5 acts between layers, and there is one")
+
+
 # --- initial parameters
 
 
 @every_kind
-@pytest.mark.parametrize("init", ["pytorch", "xavier", "orthogonal"])
+@every_init
 def test_a_new_model_guesses_uniformly(kind, init):
     """Its loss is near ln V, whatever the text, so a first loss far from that is a bug."""
     config = config_of(kind, V=50, H=64, E=32, init=init)
@@ -278,20 +343,38 @@ def test_pytorch_init_draws_within_one_over_the_root_of_h(kind):
     assert all(np.unique(value).size == value.size for value in bounded)  # drawn, biases too
 
 
-def test_xavier_and_orthogonal_act_on_the_whole_matrix_of_four_gates():
-    config = config_of("embedding", 2, init="orthogonal")
+def test_pytorch_init_draws_the_embedding_from_a_normal_distribution_narrower_if_tied():
+    for kind, spread in (("embedding", 1), ("tied", 1 / math.sqrt(100))):
+        params = ml.init_params(config_of(kind, V=300, H=100), np.random.default_rng(0))
+        assert params["embedding.W"].std() == pytest.approx(spread, rel=0.05)
+        assert np.abs(params["embedding.W"]).max() > 2.5 * spread
+
+
+@pytest.mark.parametrize(
+    ("init", "W_x_is", "W_h_is"),
+    [
+        ("xavier", "xavier", "xavier"),
+        ("orthogonal", "orthogonal", "orthogonal"),
+        ("xavier_orthogonal", "xavier", "orthogonal"),
+    ],
+)
+def test_other_inits_act_on_the_whole_matrix_of_four_gates(init, W_x_is, W_h_is):
+    config = config_of("embedding", L=1, V=80, H=60, E=70, init=init)
     params = ml.init_params(config, np.random.default_rng(0), dtype=np.float64)
-    for name in ("lstm0.W_h", "lstm1.W_x", "lstm1.W_h"):
-        np.testing.assert_allclose(params[name] @ params[name].T, np.eye(H), atol=1e-14)
-    config = config_of(V=200, H=100, init="xavier")
-    params = ml.init_params(config, np.random.default_rng(0))
-    for name, rows in (("lstm0.W_x", 200), ("lstm0.W_h", 100)):
-        assert np.abs(params[name]).max() == pytest.approx(math.sqrt(6 / (rows + 400)), rel=1e-3)
+    for name, kind in (("lstm0.W_x", W_x_is), ("lstm0.W_h", W_h_is)):
+        W, (rows, columns) = params[name], params[name].shape
+        if kind == "orthogonal":
+            np.testing.assert_allclose(W @ W.T, np.eye(rows), atol=1e-13)
+        else:
+            assert np.abs(W).max() == pytest.approx(math.sqrt(6 / (rows + columns)), rel=1e-3)
+    for name in ("embedding.W", "fc.W"):
+        assert np.abs(params[name]).max() == pytest.approx(0.1, rel=1e-2)
     assert not params["lstm0.b"].any()
+    assert not params["fc.b"].any()
 
 
 @every_kind
-@pytest.mark.parametrize("init", ["pytorch", "xavier", "orthogonal"])
+@every_init
 def test_forget_bias_lands_on_the_forget_gate_alone(kind, init):
     without = ml.init_params(config_of(kind, 3, init=init), np.random.default_rng(0))
     with_it = ml.init_params(
@@ -431,6 +514,13 @@ def test_a_state_of_another_shape_is_refused(params, state, message):
         ({"forget_bias": math.nan}, "forget_bias must be a finite number, got nan"),
         ({"forget_bias": math.inf}, "forget_bias must be a finite number, got inf"),
         ({"forget_bias": "1"}, "forget_bias must be a finite number, got '1'"),
+        ({"dropout": 1.0}, "dropout must be a finite number in [0, 1), got 1.0"),
+        ({"output_dropout": -0.1}, "output_dropout must be a finite number in [0, 1), got -0.1"),
+        ({"weight_drop": "0.5"}, "weight_drop must be a finite number in [0, 1), got '0.5'"),
+        (
+            {"embedding_dropout": 0.5},
+            "embedding_dropout 0.5 needs an embedding, got embedding_size None (one-hot input)",
+        ),
     ],
     ids=str,
 )
@@ -442,6 +532,11 @@ def test_a_configuration_that_does_not_fit_is_refused(settings, message):
 def test_an_unknown_init_is_refused_with_the_known_ones():
     with pytest.raises(ml.InputError, match=r"^init must be .*pytorch.*orthogonal.*, got 'he'$"):
         ml.ModelConfig(vocab_size=7, hidden_size=5, init="he")
+
+
+def test_a_configuration_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        CONFIG.hidden_size = 6
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 2.0, True])

@@ -51,7 +51,7 @@ def cell_forward(
 
 @fuse
 def cell_backward(
-    dh_t: Array, dc_t: Array,
+    dh_t: Array, dc_next: Array,
     i: Array, f: Array, g: Array, o: Array, c_prev: Array, tanh_c: Array,
 ) -> tuple[Array, Array, Array, Array, Array]:
     """cell_forward read bottom-up: same tags, reverse order.
@@ -60,15 +60,15 @@ def cell_backward(
 
     Args:
         dh_t: (B, H), the whole gradient of h_t.
-        dc_t: (B, H), only what arrives from step t+1: the rest of c_t's gradient is made here.
+        dc_next: (B, H), the part of c_t's gradient that arrives from step t+1.
         i, f, g, o, c_prev, tanh_c: (B, H), as in cell_forward.
     Returns:
         dz_i, dz_f, dz_g, dz_o and dc_prev, each (B, H).
     """
     do, dtanh_c = dh_t * tanh_c, dh_t * o     #                                           (L7)
     # c_t is read twice: by tanh_c in this step and by step t+1. A value read twice gets the sum
-    # of both gradients. This is the "dc +=": an "=" here would forget the future.
-    dc_t = dc_t + dtanh_c * (1 - tanh_c * tanh_c)     #                                   (L6)
+    # of both gradients. Other codes write it "dc +="; with "=" the future would be forgotten.
+    dc_t = dc_next + dtanh_c * (1 - tanh_c * tanh_c)  #                                   (L6)
     df, dc_prev = dc_t * c_prev, dc_t * f     # f * c_prev                                (L5)
     di, dg = dc_t * g, dc_t * i               # i * g                                     (L5)
     dz_o = do * o * (1 - o)                   # σ'                                        (L4)
@@ -107,7 +107,9 @@ def lstm_forward(
 ) -> tuple[Array, tuple[Array, Array], LSTMCache]:
     """Run the cell over a sequence.
 
-        z_t = x_t W_x + h_{t-1} W_h + b,   h_t, c_t = cell(z_t, c_{t-1}),   t = 0 … T-1
+        z_t = x_t W_x + h_{t-1} W_h + b,   h_t, c_t = cell(z_t, c_{t-1}),   t = 1 … T
+
+    h_0, c_0 is `state`; Python's row t-1 of x and hs holds step t.
 
     The state passes through unchanged: two calls of T/2 steps equal one call of T.
 
@@ -127,19 +129,19 @@ def lstm_forward(
     # The inputs are all known: their product leaves the loop, one large one instead of T small.
     zs = (x.reshape(T * B, D) @ W_x + b).reshape(T, B, 4 * H)  # (T, B, 4H)  (L8)
 
-    hs = xp.empty((T + 1, B, H), dtype=zs.dtype)  # hs[t] goes into step t, hs[t+1] comes out
-    hs[0], c = state
+    h = xp.empty((T + 1, B, H), dtype=zs.dtype)  # row t goes into a step, row t+1 comes out
+    h[0], c_prev = state
     cells = []
     for t in range(T):
-        z = zs[t] + hs[t] @ W_h  # (B, 4H): h_{t-1} must be known, so this one stays  (L9)
+        z = zs[t] + h[t] @ W_h  # (B, 4H): h[t] must be known first, so this one stays  (L9)
         z_i, z_f, z_g, z_o = z[:, :H], z[:, H : 2 * H], z[:, 2 * H : 3 * H], z[:, 3 * H :]
-        h, c_next, *gates = cell_forward(z_i, z_f, z_g, z_o, c)
-        cells.append((c, *gates))
-        hs[t + 1], c = h, c_next
+        h_t, c_t, *kept = cell_forward(z_i, z_f, z_g, z_o, c_prev)
+        cells.append((c_prev, *kept))
+        h[t + 1], c_prev = h_t, c_t
 
     c_prevs, i, f, g, o, tanh_c = map(list, zip(*cells, strict=True))
-    cache = LSTMCache(x, W_x, W_h, hs[:T], c_prevs, i, f, g, o, tanh_c)
-    return hs[1:], (h, c), cache
+    cache = LSTMCache(x, W_x, W_h, h[:T], c_prevs, i, f, g, o, tanh_c)
+    return h[1:], (h_t, c_t), cache
 
 
 def lstm_backward(
@@ -169,7 +171,8 @@ def lstm_backward(
             dh, dc_next,
             cache.i[t], cache.f[t], cache.g[t], cache.o[t], cache.c_prevs[t], cache.tanh_c[t],
         )  # fmt: skip
-        xp.concatenate(dz, axis=1, out=dzs[t])  # (B, 4H)
+        xp.concatenate(dz, axis=1, out=dzs[t])  # (B, 4H): joined as forward split z
+        # All four gates read h_{t-1}: the product's inner sum, over 4H columns, adds them.
         dh_next = dzs[t] @ W_h.T  # (B, H): on to step t-1  (L9)
 
     # Every step read the same weights, so their gradients are sums over t. With time and batch

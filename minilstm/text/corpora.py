@@ -127,6 +127,7 @@ def load_corpus(
         pieces = normalisation.pieces(text)
         return pieces if level == "char" else words(pieces, tokenizer)
 
+    # Which text trains, and which validates.
     texts, notes = _texts(name_or_path), []
     if val_path is not None:
         texts["valid"] = TextFile(val_path)
@@ -140,13 +141,15 @@ def load_corpus(
         why = "too short to hold anything out" if val_path is None else "too little to validate on"
         notes.append(f"{why}: training on all of it, validating on nothing")
 
+    # The vocabulary: from the training text alone, but for the unknown symbol.
     if vocab is None and level == "word":
         vocab = WordVocabulary.from_pieces(texts["train"], tokenizer, min_count, normalisation)
     elif vocab is None:
         if unknown is None and name_or_path == "wikitext2-raw":
             unknown = UNKNOWN
         vocab = CharVocabulary.from_pieces(texts["train"], unknown, normalisation)
-        if unknown is None and any(_outside(vocab, text) for text in texts.values()):
+        others = [text for part, text in texts.items() if part != "train"]
+        if unknown is None and any(_outside(vocab, text) for text in others):
             vocab = CharVocabulary((*vocab.symbols, UNKNOWN), UNKNOWN, normalisation)
 
     ids = {part: vocab.encode_pieces(text) for part, text in texts.items()}
@@ -177,13 +180,14 @@ def _texts(name_or_path: str | os.PathLike[str]) -> dict[str, Text]:
 
 
 def _hold_out(text: Text, level: str) -> dict[str, Text]:
-    """Cut a text as `train_validation_split` does; between words, where these are the tokens."""
+    """Cut a text as `train_validation_split` does; for words, where from there on one begins."""
     N = sum(map(len, text))
     n = int(0.9 * N)
     if level == "word":
+        n = max(0, n - 1)
         for piece in Passage(text, n, N):
             if space := re.search(r"\s", piece):
-                n += space.start()
+                n += space.end()
                 break
             n += len(piece)
     return {"train": Passage(text, 0, n), "valid": Passage(text, n, N)}

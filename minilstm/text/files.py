@@ -104,8 +104,8 @@ class Passage:
     def __iter__(self) -> Iterator[str]:
         at = 0  # where the piece begins
         for piece in self.text:
-            if at >= self.stop:
-                return
             if part := piece[max(0, self.start - at) : self.stop - at]:
                 yield part
             at += len(piece)
+            if at >= self.stop:
+                return

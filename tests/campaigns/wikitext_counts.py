@@ -45,8 +45,9 @@ def main() -> None:
         verdict = "as published" if sizes == published else f"NOT THE PUBLISHED {published}"
         wrong += sizes != published
         V, *tokens = sizes
-        print(f"{level:4}  {tokenizer:13}  V {V:6,}  tokens {' / '.join(f'{n:,}' for n in tokens)}  "
-              f"{dtype:6}  {seconds:4.1f} s  +{grown:3.0f} MiB at peak  {verdict}")  # fmt: skip
+        counts = " / ".join(f"{n:,}" for n in tokens)
+        print(f"{level:4}  {tokenizer:13}  V {V:6,}  tokens {counts}  {dtype:6}  "
+              f"{seconds:4.1f} s  +{grown:3.0f} MiB at peak  {verdict}")  # fmt: skip
         for note in notes:
             print("    " + note)
     sys.exit(wrong > 0)

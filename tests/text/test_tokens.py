@@ -12,7 +12,7 @@ from minilstm.errors import InputError
 from minilstm.text import Normalisation
 from minilstm.text.tokens import TOKENIZERS, basic_english, split, words
 
-reproducible = settings(derandomize=True, deadline=None, max_examples=300)
+reproducible = settings(derandomize=True, deadline=None, max_examples=200)
 
 # What tokenizers and normalisation look at, and what could go wrong at a cut: the parts of
 # "<br />", white space of several kinds, letters whose small form is longer or looks around.

@@ -98,6 +98,14 @@ def test_symbols_keep_the_order_they_are_given_in():
     assert CharVocabulary.from_dict(vocab.to_dict()) == vocab
 
 
+def test_a_vocabulary_of_words_normalises_all_that_it_encodes():
+    normalisation = Normalisation(lower=True, keep="abc \n")
+    vocab = WordVocabulary.from_text("A, B!\na", "split", 1, normalisation)
+    assert vocab.normalisation == normalisation
+    assert vocab.symbols == ("<unk>", "a", "<eos>", "b")
+    assert vocab.encode("B? xA\nC").tolist() == [3, 1, 2, 0]
+
+
 @reproducible
 @given(text=texts, cuts=st.lists(st.integers(0, 60), max_size=4).map(sorted))
 def test_characters_in_pieces_are_numbered_and_encoded_as_the_whole(text, cuts):

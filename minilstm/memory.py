@@ -1,0 +1,81 @@
+"""How much memory training takes: the arrays that exist at once, added up.
+
+Each term names its arrays; a test compares the sum with what a step really allocates. Python
+itself, NumPy and its matrix library take some 80 MB besides, and the text its ids.
+"""
+
+from __future__ import annotations
+
+import math
+
+from minilstm.model import ModelConfig
+from minilstm.nn import embedding
+
+_CHUNK = 1 << 22  # logits held at a time; see nn/loss.py
+_MOMENTS = {"adam": 2, "adamw": 2, "sgd": 1}  # an optimizer's copies of all parameters
+_UPDATE = {"adam": 3, "adamw": 3, "sgd": 1}  # temporaries of one parameter's size
+
+
+def estimate_memory(
+    config: ModelConfig,
+    B: int,
+    T: int,
+    dtype_bytes: int = 4,
+    optimizer: str = "adam",
+    keep_best: bool = True,
+) -> dict[str, int]:
+    """The bytes that training needs at the fullest moment of a step.
+
+    Args:
+        config: the model.
+        B, T: sequences and steps of a batch.
+        dtype_bytes: of one number: 4 for float32, 8 for float64.
+        optimizer: "adam", "adamw" or "sgd".
+        keep_best: whether there is a copy of the best weights, as `train` makes one where a text
+            validates.
+    Returns:
+        The bytes of "parameters", "optimizer" and "best weights", which stay; of "step", what
+        comes and goes with each step, at its fullest; and of all together, "total".
+
+    >>> sizes = estimate_memory(ModelConfig(65, 512, 1, embedding_size=512), B=128, T=256)
+    >>> print({name: f"{size / 1e6:.0f} MB" for name, size in sizes.items()})
+    {}
+    """
+    V, H, E, L = config.vocab_size, config.hidden_size, config.embedding_size, config.num_layers
+    N = T * B  # rows of all matrices that have one row for each token
+    D = [V if E is None else E] + [H] * (L - 1)  # columns of what each layer reads
+    dropped = [config.embedding_dropout > 0] + [config.dropout > 0] * (L - 1)
+    mask_rows = B if config.locked_dropout else N
+    sizes = [math.prod(shape) for shape in config.parameter_shapes().values()]
+
+    # What forward keeps for backward
+    kept = N * D[0] + L * 7 * N * H  # x; then hs, c_prevs, i, f, g, o and tanh_c of each layer
+    kept += sum(mask_rows * D[k] for k in range(L) if dropped[k])  # masks
+    kept += sum(N * D[k] for k in range(1, L) if dropped[k])  # what they made of hs
+    kept += (mask_rows + N) * H if config.output_dropout else 0
+    kept += 2 * 4 * H * H * L if config.weight_drop else 0  # masks of W_h, what they made of it
+
+    # What there is besides, at the moments that may be the fullest
+    moments = [4 * N * H]  # forward: zs
+    logits = min(N * V, max(_CHUNK, V))  # of one chunk of rows
+    at_once = 4 if logits == N * V else 5  # they, shifted, exps, dlogits; and the last chunk's
+    dhs, grads = N * H, V * H
+    moments.append(dhs + grads + max(at_once * logits, logits + V * H))  # loss
+    for k in reversed(range(L)):  # backward: dzs, dx, and the gradient that came from above
+        dx_above = N * H if k < L - 1 or config.output_dropout else 0
+        grads += 4 * H * (D[k] + H)
+        moments.append(dhs + grads + 4 * N * H + dx_above + N * D[k])
+    if E is not None:
+        one_hot = N * V if V <= embedding._LARGEST_ONE_HOT else 0
+        moments.append(dhs + grads + N * E + one_hot + V * E * (2 if config.tie_weights else 1))
+    update = sum(sizes) + _UPDATE[optimizer] * max(sizes)  # gradients; forward's are gone by then
+    step = max(kept + max(moments), update)
+
+    parts = {
+        "parameters": sum(sizes),
+        "optimizer": _MOMENTS[optimizer] * sum(sizes),
+        "best weights": sum(sizes) if keep_best else 0,
+        "step": step + 4 * L * B * H,  # and the state, old and new
+    }
+    parts["total"] = sum(parts.values())
+    return {name: size * dtype_bytes for name, size in parts.items()}
