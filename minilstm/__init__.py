@@ -9,8 +9,10 @@ Read the source in this order:
     model.py            the pieces composed: parameters in, loss and gradients out
     optim.py            clipping, SGD, Adam
     gradcheck.py        how to know that a gradient is right
-    text/               characters to integers, integers to batches
+    text/               characters and words to integers, integers to batches
     generation.py       sampling
+    evaluation.py       nats, bits and perplexity of a text
+    training.py         the loop: evaluation, checkpoints, exact resume
     backend.py          how one source serves NumPy and CuPy
 """
 
@@ -31,9 +33,12 @@ from minilstm.model import (
 from minilstm.nn.loss import softmax_cross_entropy
 from minilstm.optim import SGD, Adam, AdamW, clip_by_global_norm, warmup_cosine
 from minilstm.text.batching import contiguous_streams, random_windows, shuffled_windows
-from minilstm.text.corpora import read_text, train_validation_split
-from minilstm.text.vocabulary import CharVocabulary
+from minilstm.text.corpora import Corpus, load_corpus, read_text, train_validation_split
+from minilstm.text.tokens import Normalisation
+from minilstm.text.vocabulary import CharVocabulary, WordVocabulary
 from minilstm.torch_weights import from_torch_state_dict, to_torch_state_dict
+from minilstm.train_config import TrainConfig
+from minilstm.training import TrainResult, train
 
 __version__ = "0.1.0"
 
@@ -42,10 +47,15 @@ __all__ = [
     "Adam",
     "AdamW",
     "CharVocabulary",
+    "Corpus",
     "Evaluation",
     "InputError",
     "LanguageModel",
     "ModelConfig",
+    "Normalisation",
+    "TrainConfig",
+    "TrainResult",
+    "WordVocabulary",
     "backward",
     "choose_device",
     "clip_by_global_norm",
@@ -57,6 +67,7 @@ __all__ = [
     "gradcheck",
     "init_params",
     "init_state",
+    "load_corpus",
     "loss_and_grads",
     "random_windows",
     "read_text",
@@ -65,6 +76,7 @@ __all__ = [
     "to_device",
     "to_host",
     "to_torch_state_dict",
+    "train",
     "train_validation_split",
     "warmup_cosine",
 ]

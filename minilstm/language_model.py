@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -63,6 +64,30 @@ class LanguageModel:
         """
         self.params = to_device(self.params, device)
         return self
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model into a run folder of its own, weights alone.
+
+        Raises:
+            InputError: the folder holds another run.
+            OSError: the system refused.
+        """
+        from minilstm.checkpoint import save_model
+
+        save_model(path, self.config, self.params, self.vocab)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], device: str = "cpu") -> LanguageModel:
+        """Read the best checkpoint of a run folder, wherever it was trained.
+
+        Args:
+            path: the folder. device: where the parameters go: "cpu", "cuda" or "auto".
+        Raises:
+            InputError: a file is missing or damaged, or there is no such device.
+        """
+        from minilstm.checkpoint import load_model
+
+        return cls(*load_model(path)).to(device)
 
     @property
     def parameter_count(self) -> int:
@@ -133,15 +158,15 @@ class LanguageModel:
             forbidden=self.vocab.unknown_id,
             rng=np.random.default_rng(seed),
         )
-        return self._pieces(ids, stop)
+        return self._pieces(ids, prompt, stop)
 
-    def _pieces(self, ids: Iterator[int], stop: str | None) -> Iterator[str]:
-        text = ""
+    def _pieces(self, ids: Iterator[int], prompt: str, stop: str | None) -> Iterator[str]:
+        before, text = prompt, ""
         for id in ids:
-            piece = self.vocab.decode([id])
-            text += piece
+            piece = self.vocab.piece(id, before)
+            before, text = piece or before, text + piece
             yield piece
-            if stop is not None and stop in text:
+            if stop is not None and stop in text[-len(stop) - len(piece) :]:
                 return
 
     def evaluate(self, text: str, streams: int = 1, window: int | None = None) -> Evaluation:

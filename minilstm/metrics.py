@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from minilstm.errors import InputError
+
 COLUMNS = ("step", "tokens", "lr", "train_loss", "valid_loss", "gradient_norm", "seconds")
 
 
@@ -20,9 +22,19 @@ def append_row(path: Path, values: Sequence[Any]) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
-    """The table as one dict of numbers per row; empty fields are left out."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+    """The table as one dict of numbers per row; empty fields are left out.
+
+    Raises:
+        InputError: it is no such table.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            table = csv.DictReader(file)
+            if tuple(table.fieldnames or ()) != COLUMNS:
+                raise ValueError(f"its columns must be {', '.join(COLUMNS)}")
+            return [{k: float(v) for k, v in row.items() if v} for row in table]
+    except (ValueError, TypeError, csv.Error) as error:
+        raise InputError(f"{path} is not as it was written: {error}") from None
 
 
 def keep_rows(path: Path, last_step: int) -> None:

@@ -23,8 +23,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minilstm.backend import Array, get_array_module, is_on_host, like
-from minilstm.errors import InputError, check_number, check_positive_int
+from minilstm.backend import Array, get_array_module, like
+from minilstm.checks import State, check_shape, check_state, check_token_ids
+from minilstm.errors import InputError, check_number, check_positive_int, quote
 from minilstm.nn import initializers
 from minilstm.nn.dropout import dropout, dropout_mask
 from minilstm.nn.embedding import embedding_backward, embedding_forward, one_hot
@@ -35,7 +36,6 @@ from minilstm.nn.lstm import LSTMCache, lstm_backward, lstm_forward
 logger = logging.getLogger("minilstm")
 
 Params = dict[str, Array]
-State = tuple[Array, Array]  # h and c, each (L, B, H)
 
 # ModelConfig.init: how W_x and W_h are drawn
 _INITS: dict[str, tuple[Callable[..., np.ndarray], ...]] = {
@@ -108,7 +108,7 @@ class ModelConfig:
                 "dropout %s acts between layers, and there is one layer: it has no effect "
                 "(output_dropout acts after the last)", self.dropout,
             )  # fmt: skip
-        if self.init not in _INITS:
+        if self.init not in tuple(_INITS):  # a list has no hash
             raise InputError(f"init must be one of {', '.join(_INITS)}, got {self.init!r}")
         if self.forget_bias is not None:
             check_number("forget_bias", self.forget_bias)
@@ -147,6 +147,10 @@ def init_params(config: ModelConfig, rng: np.random.Generator, dtype: Any = np.f
     Returns:
         Name -> NumPy array, of the shapes of `parameter_shapes`.
     """
+    if not isinstance(rng, np.random.Generator):
+        raise InputError(f"rng must be a numpy.random.Generator, got {quote(rng)}")
+    if np.dtype(dtype) not in (np.float32, np.float64):
+        raise InputError(f"dtype must be float32 or float64, got {np.dtype(dtype)}")
     H = config.hidden_size
     params: Params = {}
     for name, shape in config.parameter_shapes().items():
@@ -283,7 +287,7 @@ def forward_with_cache(
     Raises:
         InputError: as `forward`.
     """
-    _check_ids("inputs", inputs, config)
+    check_token_ids("inputs", inputs, config.vocab_size)
     state, cache = _body_forward(params, config, inputs, state, rng)
     logits = linear_forward(cache.hs, cache.W_out, params["fc.b"])  # (T, B, V)
     return logits, state, cache
@@ -304,6 +308,8 @@ def backward(
     Raises:
         InputError: dstate has another shape.
     """
+    T, B = cache.inputs.shape
+    check_shape("dlogits", dlogits, (T, B, cache.config.vocab_size), "(T, B, V)")
     dhs, dW_out, db = linear_backward(dlogits, cache.hs, cache.W_out)
     return _body_backward(dhs, dW_out, db, cache, dstate)
 
@@ -343,8 +349,8 @@ def loss_and_grads(
     >>> {name: g.shape for name, g in grads.items()} == config.parameter_shapes()
     True
     """
-    _check_ids("inputs", inputs, config)
-    _check_ids("targets", targets, config, like_shape=tuple(inputs.shape))
+    check_token_ids("inputs", inputs, config.vocab_size)
+    check_token_ids("targets", targets, config.vocab_size, tuple(inputs.shape))
     state, cache = _body_forward(params, config, inputs, state, rng)
     loss, dhs, dW_out, db = linear_cross_entropy(cache.hs, cache.W_out, params["fc.b"], targets)
     grads, _ = _body_backward(dhs, dW_out, db, cache, None)
@@ -363,7 +369,7 @@ def _body_forward(
     xp, (T, B) = get_array_module(reference), inputs.shape
     if state is None:
         state = init_state(config, B, reference.dtype, xp)
-    _check_state("state", state, config, B)
+    check_state("state", state, (config.num_layers, B, config.hidden_size), reference)
     masks = draw_masks(config, rng, T, B, reference)
 
     if config.embedding_size is None:
@@ -396,7 +402,7 @@ def _body_backward(
     config, masks, xp = cache.config, cache.masks, get_array_module(dhs)
     if dstate is None:
         dstate = init_state(config, dhs.shape[1], dhs.dtype, xp)
-    _check_state("dstate", dstate, config, dhs.shape[1])
+    check_state("dstate", dstate, (config.num_layers, dhs.shape[1], config.hidden_size), dhs)
 
     grads: Params = dict.fromkeys(config.parameter_shapes())
     grads["fc.b"] = db
@@ -418,30 +424,3 @@ def _body_backward(
     else:
         grads["fc.W"] = dW_out
     return grads, (xp.stack(dh_0[::-1]), xp.stack(dc_0[::-1]))
-
-
-def _check_ids(
-    name: str, ids: Array, config: ModelConfig, like_shape: tuple[int, ...] | None = None
-) -> None:
-    if not hasattr(ids, "dtype") or ids.dtype.kind not in "iu":
-        got = getattr(ids, "dtype", type(ids).__name__)
-        raise InputError(f"{name} must be an array of integer ids, got {got}")
-    shape = tuple(ids.shape)
-    if len(shape) != 2 or 0 in shape:
-        raise InputError(f"{name} must have shape (T, B), both at least 1, got {shape}")
-    if like_shape is not None and shape != like_shape:
-        raise InputError(f"{name} must have the shape of inputs, {like_shape}, got {shape}")
-    if is_on_host(ids):
-        for id in (ids.min(), ids.max()):
-            if not 0 <= id < config.vocab_size:
-                highest = config.vocab_size - 1
-                raise InputError(f"{name} must hold ids from 0 to {highest}, got {id}")
-
-
-def _check_state(name: str, state: State, config: ModelConfig, B: int) -> None:
-    shape = (config.num_layers, B, config.hidden_size)
-    for part, array in zip(("h", "c"), state, strict=True):
-        if tuple(array.shape) != shape:
-            raise InputError(
-                f"{name} {part} must have shape (L, B, H) = {shape}, got {tuple(array.shape)}"
-            )

@@ -54,6 +54,8 @@ def clip_and_tensor_norms(grads: Params, max_norm: float | None) -> tuple[Array,
         The joint norm () and the tensors' norms (len(grads),), float64, on the device. A NaN or
         infinity among them says which tensor went wrong first.
     """
+    if not grads:
+        raise InputError("grads must hold at least one array, got {}")
     xp = get_array_module(next(iter(grads.values())))
     squares = xp.stack([xp.vdot(g.reshape(-1), g.reshape(-1)) for g in grads.values()])
     squares = squares.astype(xp.float64)
@@ -350,7 +352,9 @@ class Plateau:
         else:
             self.bad += 1
         if self.bad > self.patience:
-            self.lr, self.bad = self.lr * self.factor, 0
+            self.bad = 0
+            if self.lr * (1 - self.factor) > 1e-8:  # a smaller change is none
+                self.lr *= self.factor
         return self.lr
 
     def state_dict(self) -> dict[str, Any]:

@@ -7,16 +7,17 @@ Each function draws into the axes it is given, or into new ones of its own, and 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from minilstm.backend import to_host
+from minilstm.backend import like, to_host
 from minilstm.errors import InputError
-from minilstm.model import ModelCache
+from minilstm.model import ModelCache, ModelConfig, Params, backward, forward_with_cache
+from minilstm.nn.loss import softmax_cross_entropy
 
 Axes = Any  # matplotlib.axes.Axes, not imported here
 _SUFFIXES = (".png", ".svg", ".pdf")
@@ -108,6 +109,26 @@ def loss_curve(
     return ax
 
 
+def loss_of_run(rows: Sequence[Mapping[str, float]], vocab_size: int, **options: Any) -> Axes:
+    """`loss_curve` of a run's metrics.csv.
+
+    Args:
+        rows: as `minilstm.metrics.read_rows` returns them.
+        vocab_size: V.
+        options: ax and unigram, as for `loss_curve`.
+    Returns:
+        The axes.
+    """
+    trained = [row for row in rows if "train_loss" in row]
+    return loss_curve(
+        [row["step"] for row in trained],
+        [row["train_loss"] for row in trained],
+        vocab_size,
+        validation=[(row["step"], row["valid_loss"]) for row in rows if "valid_loss" in row],
+        **options,
+    )
+
+
 def gates(text: Sequence[str], cache: ModelCache, axes: Sequence[Axes] | None = None) -> list[Axes]:
     """What one layer did while it read `text`: i, f, o, g and c, one picture each.
 
@@ -141,11 +162,58 @@ def gates(text: Sequence[str], cache: ModelCache, axes: Sequence[Axes] | None = 
         grid = values[:, 0].T  # (H, T)
         low, high = limits or (-np.abs(grid).max(), np.abs(grid).max())
         image = ax.imshow(grid, cmap="gray", vmin=low, vmax=high, aspect="auto")
-        ax.set_xticks(range(T), [repr(s)[1:-1] for s in text])
+        ax.set_xticks(range(T), [repr(s)[1:-1].replace("$", r"\$") for s in text])
         ax.set(title=title, xlabel="letter read")
         ax.figure.colorbar(image, ax=ax, location="bottom", shrink=0.9)
     axes[0].set_ylabel("hidden unit")
     return list(axes)
+
+
+def gradient_norms(
+    params: Params, config: ModelConfig, ids: ArrayLike
+) -> tuple[np.ndarray, np.ndarray]:
+    """How far back one loss is felt: ‖∂loss/∂h_t‖ and ‖∂loss/∂c_t‖ for every step t.
+
+    The loss is that of the last token alone; so all of the gradient at h_t and c_t has come from
+    step t+1, which is what `backward` returns of a step's initial state.
+
+    Args:
+        params, config: the model.
+        ids: T + 1 tokens, T ≥ 2: T are read, the last is to be predicted.
+    Returns:
+        Two arrays (T-1, L): for the states after steps 0 … T-2, layer by layer.
+    """
+    ids = np.asarray(ids).reshape(-1, 1)
+    caches, state = [], None
+    for t in range(len(ids) - 1):
+        inputs = like(ids[t : t + 1], params["fc.b"])
+        logits, state, cache = forward_with_cache(params, config, inputs, state)
+        caches.append(cache)
+    _, dlogits = softmax_cross_entropy(logits, like(ids[-1:], params["fc.b"]))
+    norms, dstate = [], None
+    for cache in caches[:0:-1]:
+        _, dstate = backward(dlogits, cache, dstate)
+        norms.append([np.linalg.norm(to_host(d)[:, 0], axis=-1) for d in dstate])  # (2, L)
+        dlogits = 0 * dlogits  # earlier predictions have no part in this loss
+    dh, dc = np.array(norms[::-1]).swapaxes(0, 1)
+    return dh, dc
+
+
+def gradient_flow(dh: np.ndarray, dc: np.ndarray, ax: Axes | None = None) -> Axes:
+    """‖dh_t‖ and ‖dc_t‖ against t, on a logarithmic axis: a straight line is exponential decay.
+
+    Args:
+        dh, dc: (T, L), as `gradient_norms` returns them; the top layer is drawn.
+        ax: where to draw; None makes new axes.
+    Returns:
+        The axes.
+    """
+    ax = ax if ax is not None else new_axes()[0]
+    ax.semilogy(dh[:, -1], color="C0", label="‖dh_t‖")
+    ax.semilogy(dc[:, -1], color="C1", label="‖dc_t‖")
+    ax.set(xlabel="step t", ylabel="gradient of the last token's loss")
+    ax.legend(frameon=False)
+    return ax
 
 
 def gradient_error_curve(

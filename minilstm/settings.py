@@ -225,10 +225,11 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
         raise InputError(f"{source} is not TOML: {error}") from None
     settings: dict[str, Any] = {}
     for table, entries in tables.items():
-        if table not in TABLES or not isinstance(entries, dict):
-            wanted = f"the tables {', '.join(f'[{t}]' for t in TABLES)}"
-            hint = _suggest_table(table)
-            raise InputError(f"{source} must have {wanted}, got {quote(table)}{hint}")
+        if table not in TABLES:
+            hint = _suggest_table(table) or _suggest(table, TABLES)
+            raise InputError(f"{source}: unknown table {quote(table)}{hint}")
+        if not isinstance(entries, dict):
+            raise InputError(f"{source}: {table} must be a table, got {quote(entries)}")
         of_table = [name for name, (t, _) in setting_types().items() if t == table]
         for name, value in entries.items():
             if name not in of_table:

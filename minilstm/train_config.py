@@ -79,9 +79,12 @@ class TrainConfig:
                 check_positive_int(name, getattr(self, name))
         for name in ("warmup_steps", "decay_patience", "seed"):
             check_count(name, getattr(self, name))
-        for name in ("epochs", "minutes", "clip"):
+        for name in ("epochs", "minutes"):
             if getattr(self, name) is not None:
-                check_number(name, getattr(self, name), "above 0", lambda x: x > 0)
+                fits = "above 0 and at most 1e9"
+                check_number(name, getattr(self, name), fits, lambda x: 0 < x <= 1e9)
+        if self.clip is not None:
+            check_number("clip", self.clip, "above 0", lambda x: x > 0)
         for name in ("final_lr", "momentum", "weight_decay", "lr"):
             check_number(name, getattr(self, name), "from 0 up", lambda x: x >= 0)
         check_number("decay_factor", self.decay_factor, "between 0 and 1", lambda x: 0 < x < 1)

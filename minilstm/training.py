@@ -27,11 +27,12 @@ import numpy as np
 
 from minilstm import checkpoint as checkpoints
 from minilstm.backend import Array, is_on_host, like, to_host
+from minilstm.checks import State
 from minilstm.errors import InputError, IntArray, check_number, printable
 from minilstm.evaluation import Evaluation, evaluate
 from minilstm.language_model import LanguageModel
 from minilstm.metrics import append_row, keep_rows, read_rows
-from minilstm.model import Params, State, loss_and_grads
+from minilstm.model import Params, loss_and_grads
 from minilstm.optim import Plateau, clip_and_tensor_norms, step_decay, warmup_cosine
 from minilstm.text.batching import (
     Batch,
@@ -111,10 +112,8 @@ def steps_within(minutes: float, step: Callable[[], object], trials: int = 10) -
 
 def total_steps(model: LanguageModel, ids: IntArray, config: TrainConfig) -> int:
     """The number of steps that config's steps, epochs or minutes come to; decided once per run."""
-    if config.steps is not None:
-        return config.steps
     if config.minutes is None:
-        return max(1, math.ceil((config.epochs or 1) * steps_per_epoch(ids, config)))
+        return counted_steps(ids, config)
     params = {name: p.copy() for name, p in model.params.items()}
     optimizer = config.make_optimizer()
     inputs, targets, _ = next(batches(ids, config))
@@ -128,6 +127,13 @@ def total_steps(model: LanguageModel, ids: IntArray, config: TrainConfig) -> int
         float(loss)
 
     return steps_within(config.minutes, step)
+
+
+def counted_steps(ids: IntArray, config: TrainConfig) -> int:
+    """The number of steps that config's steps or epochs come to."""
+    if config.steps is not None:
+        return config.steps
+    return max(1, math.ceil((config.epochs or 1) * steps_per_epoch(ids, config)))
 
 
 def steps_per_epoch(ids: IntArray, config: TrainConfig) -> int:
@@ -420,14 +426,8 @@ class _Run:
 
         assert self.out is not None
         rows = read_rows(self.out.path / "metrics.csv")
-        trained = [row for row in rows if "train_loss" in row]
-        ax = plots.loss_curve(
-            [row["step"] for row in trained],
-            [row["train_loss"] for row in trained],
-            self.model.config.vocab_size,
-            validation=[(row["step"], row["valid_loss"]) for row in rows if "valid_loss" in row],
-            unigram=self.corpus.unigram_entropy(),
-        )
+        unigram = self.corpus.unigram_entropy()
+        ax = plots.loss_of_run(rows, self.model.config.vocab_size, unigram=unigram)
         plots.save(ax, self.out.path / "loss.png")
 
     def write_row(self, valid_loss: float | None) -> None:

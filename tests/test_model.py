@@ -449,9 +449,9 @@ BAD_INPUTS = [
     (ids_with(2**40), "inputs must hold ids from 0 to 6, got 1099511627776"),
 ]
 BAD_TARGETS = [
-    (IDS[:3], "targets must have the shape of inputs, (4, 3), got (3, 3)"),
-    (IDS.T, "targets must have the shape of inputs, (4, 3), got (3, 4)"),
-    (IDS.reshape(-1), "targets must have shape (T, B), both at least 1, got (12,)"),
+    (IDS[:3], "targets must have shape (T, B) = (4, 3), got (3, 3)"),
+    (IDS.T, "targets must have shape (T, B) = (4, 3), got (3, 4)"),
+    (IDS.reshape(-1), "targets must have shape (T, B) = (4, 3), got (12,)"),
     (IDS.astype(np.float32), "targets must be an array of integer ids, got float32"),
     (IDS.tolist(), "targets must be an array of integer ids, got list"),
     (ids_with(7), "targets must hold ids from 0 to 6, got 7"),

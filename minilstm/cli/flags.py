@@ -31,7 +31,15 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
             how |= {"action": argparse.BooleanOptionalAction}
         else:
             how |= {"metavar": "X" if "float" in str(kind) else "N" if "int" in str(kind) else "…"}
-        groups[table].add_argument(f"--{name.replace('_', '-')}", **how)
+        groups[table].add_argument(flag_of(name), **how)
+
+
+def flag_of(name: str) -> str:
+    """
+    >>> flag_of("hidden_size")
+    '--hidden-size'
+    """
+    return f"--{name.replace('_', '-')}"
 
 
 def given_settings(args: argparse.Namespace) -> dict[str, Any]:

@@ -13,17 +13,9 @@ import numpy as np
 import minilstm
 from minilstm import settings
 from minilstm.checkpoint import Run
+from minilstm.cli.setup import Setup
 from minilstm.errors import InputError, check_positive_int, quote
 from minilstm.text.corpora import Corpus
-
-
-_KINDS: dict[str, Any] = {
-    "init_from": (str, types.NoneType),
-    "corpus": str,
-    "text": dict,
-    "unigram_entropy": float,
-    "first_token": str,
-}
 
 
 @dataclass(frozen=True)
@@ -33,11 +25,11 @@ class Record:
     Attributes:
         settings: all of them, flat.
         total_steps: of the whole run, decided at its start.
-        init_from: the run whose weights it started from.
+        init_from: the run whose weights it began with.
         corpus: its name or path. text: part -> SHA-256 of its ids, by which a text is known again
             wherever it lies.
         notes: facts about the text. unigram_entropy: of its training part.
-        first_token: of the training text, with which samples begin.
+        first_token: of the training text; samples begin with it.
         versions, device, threads: with what and on what the run was begun.
     """
 
@@ -53,8 +45,42 @@ class Record:
     device: str
     threads: int | None
 
+    @classmethod
+    def of(
+        cls, setup: Setup, total_steps: int, init_from: str | None, threads: int | None
+    ) -> Record:
+        """The record of a run that begins now."""
+        corpus = setup.corpus
+        return cls(
+            setup.settings,
+            total_steps,
+            init_from,
+            corpus.name,
+            digests(corpus),
+            list(corpus.notes),
+            corpus.unigram_entropy(),
+            corpus.vocab.decode(corpus.train[:1]),
+            versions(),
+            setup.device,
+            threads,
+        )
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+_KINDS: dict[str, Any] = {
+    "init_from": (str, types.NoneType),
+    "corpus": str,
+    "text": dict,
+    "unigram_entropy": float,
+    "first_token": str,
+}
+
+
+def has_record(run: Run) -> bool:
+    """Whether the run was begun by `minilstm train`, not by a program."""
+    return "settings" in run.extra
 
 
 def read_record(run: Run) -> Record:
@@ -64,9 +90,9 @@ def read_record(run: Run) -> Record:
         InputError: it was not begun by `minilstm train`, or an entry cannot be what that wrote.
     """
     where = run.path / "config.json"
-    names = {field.name for field in fields(Record)}
-    if not names <= run.extra.keys():
-        raise InputError(f"{where} has no record of settings: the run is not `minilstm train`'s")
+    names = [field.name for field in fields(Record)]
+    if missing := [name for name in names if name not in run.extra]:
+        raise InputError(f"{where} lacks {missing[0]}: the run was not begun by `minilstm train`")
     record = Record(**{name: run.extra[name] for name in names})
     check_positive_int(f"{where}: total_steps", record.total_steps)
     if record.threads is not None:
@@ -77,12 +103,16 @@ def read_record(run: Run) -> Record:
     return replace(record, settings=settings.check_recorded(record.settings, where))
 
 
-def has_record(run: Run) -> bool:
-    """Whether the run was begun by `minilstm train`."""
-    return "settings" in run.extra
+def first_token(run: Run) -> str:
+    """With which a sample begins: the training text's first token, or else a symbol."""
+    if has_record(run):
+        return read_record(run).first_token
+    vocab = run.vocabulary
+    return next((symbol for symbol in vocab.symbols if symbol != vocab.unknown), vocab.symbols[0])
 
 
 def versions() -> dict[str, str]:
+    """Of what computes, by name."""
     return {
         "minilstm": minilstm.__version__,
         "numpy": np.__version__,
@@ -94,7 +124,7 @@ def digests(corpus: Corpus) -> dict[str, str]:
     """Part -> SHA-256 of its ids, the same on every machine."""
     parts = {"train": corpus.train, "valid": corpus.valid, "test": corpus.test}
     return {
-        part: hashlib.sha256(ids.astype(ids.dtype.newbyteorder("<"), copy=False)).hexdigest()
+        part: hashlib.sha256(ids.astype(ids.dtype.newbyteorder("<"), copy=False).data).hexdigest()
         for part, ids in parts.items()
         if ids is not None
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from minilstm.backend import Array, get_array_module
+from minilstm.checks import check_token_ids
 
 
 def softmax_cross_entropy(logits: Array, targets: Array) -> tuple[Array, Array]:
@@ -25,8 +26,8 @@ def softmax_cross_entropy(logits: Array, targets: Array) -> tuple[Array, Array]:
     >>> print(f"{loss:.4f} = ln 4", dlogits)
     1.3863 = ln 4 [[[ 0.25  0.25 -0.75  0.25]]]
     """
-    V = logits.shape[-1]
-    N = targets.size
+    V, N = logits.shape[-1], targets.size
+    check_token_ids("targets", targets, V, tuple(logits.shape[:-1]))
     loss_sum, dlogits = _summed(logits.reshape(N, V), targets.reshape(N))
     return loss_sum / N, (dlogits / N).reshape(logits.shape)
 

@@ -17,9 +17,10 @@ import logging
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import ArrayLike
 
-from minilstm.errors import InputError, IntArray, check_ids, check_positive_int, quote
+from minilstm.errors import InputError, IntArray, check_ids, check_positive_int
 
 Batch = tuple[IntArray, IntArray, bool]  # inputs (T, B), targets (T, B), starts
 
@@ -65,11 +66,8 @@ class ContiguousStreams:
     """
 
     def __init__(self, ids: ArrayLike, batch_size: int, seq_len: int) -> None:
-        self._ids, B, T = _check(ids, batch_size, seq_len)
+        self._ids, self.batch_size, self.seq_len = _fit(ids, batch_size, seq_len, fewer=True)
         pairs = len(self._ids) - 1
-        self.batch_size = min(B, max(1, pairs // T))
-        self.seq_len = min(T, pairs)
-        _warn_if_smaller(len(self._ids), batch_size=(B, self.batch_size), seq_len=(T, self.seq_len))
         self.pairs_per_stream = pairs // self.batch_size
         self.scored = self.batch_size * self.pairs_per_stream
         self.unscored = pairs - self.scored
@@ -85,9 +83,8 @@ class ContiguousStreams:
             yield inputs[t : t + T].copy(), targets[t : t + T].copy(), t == 0
 
 
-def random_windows(
-    ids: ArrayLike, batch_size: int, seq_len: int, steps: int, rng: np.random.Generator
-) -> Iterator[Batch]:
+def random_windows(ids: ArrayLike, batch_size: int, seq_len: int, steps: int,
+                   rng: Generator) -> Iterator[Batch]:  # fmt: skip
     """Draw the B windows of each batch anywhere in the text, independently of one another.
 
     A window of T pairs begins at any of the N - T tokens 0 .. N - T - 1, all equally likely. A
@@ -103,25 +100,20 @@ def random_windows(
     Returns:
         An iterator over `steps` batches.
     Raises:
-        InputError: ids are not a row of at least 2 integers, a size is no positive integer, or rng
-            is no Generator.
+        InputError: ids are not a row of at least 2 integers, or a size is no positive integer.
 
     >>> rng = np.random.default_rng(0)
     >>> for inputs, targets, starts in random_windows(range(100), 2, 3, steps=1, rng=rng):
     ...     print(inputs.tolist(), targets.tolist(), starts)
     [[82, 61], [83, 62], [84, 63]] [[83, 62], [84, 63], [85, 64]] True
     """
-    tokens, B, T_asked = _check(ids, batch_size, seq_len)
-    _check_rng(rng)
-    N, steps = len(tokens), check_positive_int("steps", steps)
-    T = min(T_asked, N - 1)
-    _warn_if_smaller(N, seq_len=(T_asked, T))
-    return (_windows(tokens, rng.integers(N - T, size=B), T) for _ in range(steps))
+    steps = check_positive_int("steps", steps)
+    tokens, B, T = _fit(ids, batch_size, seq_len)
+    return (_windows(tokens, rng.integers(len(tokens) - T, size=B), T) for _ in range(steps))
 
 
-def shuffled_windows(
-    ids: ArrayLike, batch_size: int, seq_len: int, rng: np.random.Generator
-) -> ShuffledWindows:
+def shuffled_windows(ids: ArrayLike, batch_size: int, seq_len: int,
+                     rng: Generator) -> ShuffledWindows:  # fmt: skip
     """Cut the text into W = (N - 1) // T windows, end to end, and read them in random order.
 
     A pass, one epoch, is ceil(W / B) batches of B windows, the last of them with fewer where B does
@@ -137,8 +129,7 @@ def shuffled_windows(
     Returns:
         An iterable; each `for` loop over it is one pass.
     Raises:
-        InputError: ids are not a row of at least 2 integers, a size is no positive integer, or rng
-            is no Generator.
+        InputError: ids are not a row of at least 2 integers, or a size is no positive integer.
 
     >>> rng = np.random.default_rng(0)
     >>> for inputs, targets, starts in shuffled_windows(range(8), 2, 2, rng):
@@ -160,15 +151,10 @@ class ShuffledWindows:
         unscored: pairs left out at the end of the text, fewer than T.
     """
 
-    def __init__(
-        self, ids: ArrayLike, batch_size: int, seq_len: int, rng: np.random.Generator
-    ) -> None:
-        self._ids, self.batch_size, T = _check(ids, batch_size, seq_len)
-        _check_rng(rng)
+    def __init__(self, ids: ArrayLike, batch_size: int, seq_len: int, rng: Generator) -> None:
+        self._ids, self.batch_size, self.seq_len = _fit(ids, batch_size, seq_len)
         self._rng = rng
         pairs = len(self._ids) - 1
-        self.seq_len = min(T, pairs)
-        _warn_if_smaller(len(self._ids), seq_len=(T, self.seq_len))
         self.windows = pairs // self.seq_len
         self.scored = self.windows * self.seq_len
         self.unscored = pairs - self.scored
@@ -189,23 +175,19 @@ def _windows(ids: IntArray, first: IntArray, T: int) -> Batch:
     return ids[n], ids[n + 1], True
 
 
-def _check(ids: ArrayLike, batch_size: int, seq_len: int) -> tuple[IntArray, int, int]:
-    B, T = check_positive_int("batch_size", batch_size), check_positive_int("seq_len", seq_len)
+def _fit(ids: ArrayLike, B: int, T: int, fewer: bool = False) -> tuple[IntArray, int, int]:
+    """The ids as an array, and B and T: as asked, or what a short text has enough for.
+
+    fewer: make B smaller before T.
+    """
+    B, T = check_positive_int("batch_size", B), check_positive_int("seq_len", T)
     tokens = check_ids(ids)
-    if len(tokens) < 2:
-        wanted = "need at least 2 tokens to have one (input, target) pair"
-        raise InputError(f"{wanted}, got {len(tokens)}")
+    N = len(tokens)
+    if N < 2:
+        raise InputError(f"need at least 2 tokens to have one (input, target) pair, got {N}")
+    asked = B, T
+    B, T = min(B, max(1, (N - 1) // T)) if fewer else B, min(T, N - 1)
+    if (B, T) != asked:
+        sizes = "batch_size=%d, seq_len=%d"
+        logger.warning(f"%d tokens are too few for {sizes}: using {sizes}", N, *asked, B, T)
     return tokens, B, T
-
-
-def _check_rng(rng: object) -> None:
-    if not isinstance(rng, np.random.Generator):
-        raise InputError(f"rng must be a numpy.random.Generator, got {quote(rng)}")
-
-
-def _warn_if_smaller(N: int, **sizes: tuple[int, int]) -> None:
-    """Say which sizes were asked for and which are used, where a text of N tokens has too few."""
-    if any(asked != used for asked, used in sizes.values()):
-        asked = ", ".join(f"{name}={asked}" for name, (asked, _) in sizes.items())
-        used = ", ".join(f"{name}={used}" for name, (_, used) in sizes.items())
-        logger.warning("%d tokens are too few for %s: using %s", N, asked, used)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,60 +44,35 @@ class DataFile:
         return "ok" if digest == self.sha256 else "wrong"
 
 
-_SHAKESPEARE = (
-    "https://raw.githubusercontent.com/karpathy/char-rnn/6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/"
-    "data/tinyshakespeare/input.txt",
-    "https://storage.googleapis.com/download.tensorflow.org/data/shakespeare.txt",
-)
-
-
-def _wikitext2(split: str) -> tuple[str, ...]:
-    return (
-        "https://raw.githubusercontent.com/pytorch/examples/"
-        f"77f55b912142e11fcfdf5b530231fb9c52f181e8/word_language_model/data/wikitext-2/{split}.txt",
-        f"https://wikitext.smerity.com/wikitext-2-v1.zip#wikitext-2/wiki.{split}.tokens",
-    )
-
-
-def _wikitext2_raw(split: str) -> tuple[str, ...]:
-    archive = f"wikitext-2-raw-v1.zip#wikitext-2-raw/wiki.{split}.raw"
-    return (
-        "https://huggingface.co/ggml-org/ci/resolve/927b3642933080f1b0e811e2f916e14c292992f9/"
-        + archive,
-        "https://wikitext.smerity.com/" + archive,
-    )
-
-
-def _splits(
-    folder: str, addresses: Callable[[str], tuple[str, ...]], **splits: tuple[int, str]
-) -> dict[str, DataFile]:
+def _files(path: str, *addresses: str, **splits: tuple[int, str]) -> dict[str, DataFile]:
+    """The files of the splits, (size, SHA-256) each; {0} stands for a split's name."""
     return {
-        split: DataFile(f"{folder}/{split}.txt", size, sha256, addresses(split))
-        for split, (size, sha256) in splits.items()
+        split: DataFile(path.format(split), *known, tuple(a.format(split) for a in addresses))
+        for split, known in splits.items()
     }
 
 
 # name -> split -> file; "hello" is built in
 CORPORA: dict[str, dict[str, DataFile]] = {
     "hello": {},
-    "shakespeare": {
-        "train": DataFile(
-            "tinyshakespeare.txt",
-            1_115_394,
-            "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
-            _SHAKESPEARE,
-        )
-    },
-    "wikitext2": _splits(
-        "wikitext-2",
-        _wikitext2,
+    "shakespeare": _files(
+        "tinyshakespeare.txt",
+        "https://raw.githubusercontent.com/karpathy/char-rnn/6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/data/tinyshakespeare/input.txt",
+        "https://storage.googleapis.com/download.tensorflow.org/data/shakespeare.txt",
+        train=(1_115_394, "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"),
+    ),
+    "wikitext2": _files(
+        "wikitext-2/{0}.txt",
+        "https://raw.githubusercontent.com/pytorch/examples/77f55b912142e11fcfdf5b530231fb9c52f181e8/word_language_model/data/wikitext-2/{0}.txt",
+        "https://wikitext.smerity.com/wikitext-2-v1.zip#wikitext-2/wiki.{0}.tokens",
         train=(10_797_148, "9e9fa1ad55b1c2c95b08e37dd8e653f638fac2c6de904b79e813611eefbc985f"),
         valid=(1_121_681, "f0737ed31fc1329026e95cb8b98e19c2a182c39c240ab909dc31abf2f8af58e8"),
         test=(1_256_449, "d790b833ef8cf03a90db7bf1271b7520b83c45ce07ba3c1a9699df81e239eca0"),
     ),
-    "wikitext2-raw": _splits(
-        "wikitext-2-raw",
-        _wikitext2_raw,
+    "wikitext2-raw": _files(
+        "wikitext-2-raw/{0}.txt",
+        "https://huggingface.co/ggml-org/ci/resolve/927b3642933080f1b0e811e2f916e14c292992f9/wikitext-2-raw-v1.zip#wikitext-2-raw/wiki.{0}.raw",
+        "https://wikitext.smerity.com/wikitext-2-raw-v1.zip#wikitext-2-raw/wiki.{0}.raw",
         train=(10_940_747, "6707892fa3788b5ab9ed78ab5ff37d9fe825f6011a2ad4fcd6a6d467f0e7da57"),
         valid=(1_146_846, "4cd0f6876d07a413aa911261ff6d363c72d757d47f0fdd6015702014c89cb9c7"),
         test=(1_290_590, "173c87a53759e0201f33e0ccf978e510c2042d7f2cb78229d9a50d79b9e7dd08"),
@@ -125,7 +99,9 @@ def corpus_files(name: str) -> tuple[DataFile, ...]:
     Raises:
         InputError: there is no corpus of that name.
     """
-    return tuple(_files(name).values())
+    if not isinstance(name, str) or name not in CORPORA:
+        raise InputError(f"want one of the corpora {', '.join(CORPORA)}, got {quote(name)}")
+    return tuple(CORPORA[name].values())
 
 
 def verify(name: str) -> dict[DataFile, str]:
@@ -140,21 +116,16 @@ def fetch(name: str) -> dict[str, Path]:
         InputError: there is no corpus of that name; a file is missing or wrong in MINILSTM_DATA;
             or no mirror serves it. The message says what to put where by hand.
     """
-    return {split: _verified(file) for split, file in _files(name).items()}
+    for file, status in verify(name).items():
+        if status != "ok":
+            _obtain(file, status)
+    return {split: file.local_path for split, file in CORPORA[name].items()}
 
 
-def _files(name: str) -> dict[str, DataFile]:
-    if not isinstance(name, str) or name not in CORPORA:
-        raise InputError(f"want one of the corpora {', '.join(CORPORA)}, got {quote(name)}")
-    return CORPORA[name]
-
-
-def _verified(file: DataFile) -> Path:
-    status = file.status()
-    if status == "ok":
-        return file.local_path
-    what = f"the file with SHA-256 {file.sha256} ({file.size:,} bytes)"
-    by_hand = f"put {what} at {file.local_path} by hand"
+def _obtain(file: DataFile, status: str) -> None:
+    """Download the file from the first address that serves it."""
+    known_by = f"SHA-256 {file.sha256} ({file.size:,} bytes)"
+    by_hand = f"put the file with {known_by} at {file.local_path} by hand"
     if os.environ.get("MINILSTM_DATA"):
         raise InputError(
             f"{file.path} is {status} in the folder that MINILSTM_DATA names: {by_hand}, from "
@@ -163,11 +134,11 @@ def _verified(file: DataFile) -> Path:
     failures = []
     for address in file.addresses:
         try:
-            _download(address, file)
-        except (OSError, ValueError) as error:  # the exceptions of requests are OSErrors
-            failures.append(f"{address} ({_reason(error)})")
-        else:
-            return file.local_path
+            return _download(address, file)
+        except ValueError:
+            failures.append(f"{address} (another file came: its SHA-256 differs)")
+        except OSError as error:  # the exceptions of requests are OSErrors, without a strerror
+            failures.append(f"{address} ({error.strerror or type(error).__name__})")
     raise InputError(f"cannot download {file.path} from {' or '.join(failures)}: {by_hand}")
 
 
@@ -177,6 +148,8 @@ def _download(address: str, file: DataFile) -> None:
     Raises OSError where the address cannot be reached or the file not written, ValueError where
     another file comes.
     """
+    import zipfile
+
     import pooch
 
     url, _, member = address.partition("#")
@@ -189,24 +162,8 @@ def _download(address: str, file: DataFile) -> None:
         # The author's mirror of WikiText refuses Python's own names.
         downloader=pooch.HTTPDownloader(headers={"User-Agent": "minilstm"}, chunk_size=1 << 16),
     )
-    if member:
-        import zipfile
-
-        with zipfile.ZipFile(target) as archive:
-            data = archive.read(member)
-        if hashlib.sha256(data).hexdigest() != file.sha256:
-            raise ValueError(f"{member} has another SHA-256")
+    if member:  # which is the right one, since the archive is
         file.local_path.parent.mkdir(parents=True, exist_ok=True)
         part = file.local_path.with_suffix(f".{os.getpid()}.part")
-        part.write_bytes(data)
+        part.write_bytes(zipfile.Path(target, member).read_bytes())
         part.replace(file.local_path)
-
-
-def _reason(error: OSError | ValueError) -> str:
-    """Why a download failed, in a few words."""
-    if isinstance(error, OSError):
-        response = getattr(error, "response", None)
-        return error.strerror or (
-            f"status {response.status_code}" if response is not None else type(error).__name__
-        )
-    return "another file came: its SHA-256 differs"

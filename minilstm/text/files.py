@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from minilstm.errors import InputError, quote
+from minilstm.errors import InputError
 
-BLOCK = 1 << 20  # bytes read at a time
+BLOCK = 1 << 20  # characters read at a time
 
 
 class TextFile:
@@ -21,72 +21,50 @@ class TextFile:
     LF, so that the same text gives the same vocabulary wherever it was saved. `notes` says so,
     one line each, once the file has been read to its end.
 
-    Raises InputError, path at once and the others in the loop: path is no path, there is no such
-    file, it cannot be read, is a folder, is empty, is not UTF-8, or holds a NUL, which no text
-    does.
+    The loop raises InputError: there is no such file, it cannot be read, is a folder, is empty, is
+    not UTF-8, or holds a NUL, which no text does.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        try:
-            self.path = Path(path)
-        except TypeError:
-            raise InputError(f"path must be a str or a Path, got {quote(path)}") from None
-        self._name = os.fspath(path)
+        self.path = Path(path)
+        self._name = repr(os.fspath(path))  # repr: it may hold a newline, and messages are one line
         self.notes: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[str]:
-        utf8 = codecs.getincrementaldecoder("utf-8")()  # not "utf-8-sig": it shifts the offsets
-        lines = io.IncrementalNewlineDecoder(utf8, translate=True)
-        offset, mark, empty = 0, False, True
-        for block in self._blocks():
-            held = len(utf8.getstate()[0])  # the first bytes of a character cut in two
-            try:
-                text = lines.decode(block, final=not block)
-            except UnicodeDecodeError as error:
-                byte, at = error.object[error.start], offset - held + error.start
-                bad = f"byte 0x{byte:02x} at offset {at}"
-                raise self._refusal(f"has {bad}, which is not UTF-8") from None
-            if "\0" in text:
-                at = offset + block.index(b"\0")
-                raise self._refusal(f"has a NUL byte at offset {at}, so it is binary")
-            offset += len(block)
-            if empty and not mark and text.startswith("\ufeff"):
-                text, mark = text[1:], True
-            if text:
-                empty = False
-                yield text
-        if empty:
-            raise self._refusal("is empty")
-        self.notes = tuple(self._notes(mark, lines.newlines))
-
-    def _blocks(self) -> Iterator[bytes]:
-        """The bytes of the file, at last none."""
-        if os.path.isdir(self.path):  # Path.is_dir raises where a folder above may not be entered
-            raise self._refusal("is a folder")
+        notes, empty = [], True
         try:
             with self.path.open("rb") as file:
-                while block := file.read(BLOCK):
-                    yield block
-                yield b""
-        except FileNotFoundError:
-            raise self._refusal("does not exist") from None
+                if file.peek(3).startswith(codecs.BOM_UTF8):
+                    file.seek(3)
+                    notes.append(f"{self._name}: the byte order mark was dropped")
+                lines = io.TextIOWrapper(file, "utf-8")
+                while text := self._read(lines, file):
+                    empty = False
+                    yield text
         except OSError as error:
-            raise self._refusal(
-                f"cannot be read: {error.strerror or type(error).__name__}"
-            ) from None
-        except ValueError:  # a NUL or half a surrogate pair in the path
-            raise self._refusal("is no path") from None
+            reasons = {FileNotFoundError: "does not exist", IsADirectoryError: "is a folder"}
+            reason = reasons.get(type(error), f"cannot be read: {error.strerror}")
+            raise self._refusal(reason) from None
+        if empty:
+            raise self._refusal("is empty")
+        ends = lines.newlines if isinstance(lines.newlines, tuple) else (lines.newlines,)
+        if odd := [name for name, end in (("CR LF", "\r\n"), ("CR", "\r")) if end in ends]:
+            notes.append(f"{self._name}: line ends {' and '.join(odd)} were read as LF")
+        self.notes = tuple(notes)
+
+    def _read(self, lines: io.TextIOWrapper, file: io.BufferedReader) -> str:
+        try:
+            text = lines.read(BLOCK)
+        except UnicodeDecodeError as error:
+            at = file.tell() - len(error.object) + error.start
+            bad = f"byte 0x{error.object[error.start]:02x} at offset {at}"
+            raise self._refusal(f"has {bad}, which is not UTF-8") from None
+        if "\0" in text:
+            raise self._refusal("has a NUL character, so it is binary")
+        return text
 
     def _refusal(self, reason: str) -> InputError:
-        # repr: a path may hold a newline, and the message is one line.
-        return InputError(f"want a UTF-8 text file, but {self._name!r} {reason}")
-
-    def _notes(self, mark: bool, newlines: str | tuple[str, ...] | None) -> Iterator[str]:
-        if mark:
-            yield f"{self._name!r}: the byte order mark was dropped"
-        ends = newlines if isinstance(newlines, tuple) else (newlines,)
-        if odd := [name for name, end in (("CR LF", "\r\n"), ("CR", "\r")) if end in ends]:
-            yield f"{self._name!r}: line ends {' and '.join(odd)} were read as LF"
+        return InputError(f"want a UTF-8 text file, but {self._name} {reason}")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from minilstm.errors import InputError, check_text, quote
 
 UNKNOWN = "<unk>"  # stands for every symbol outside the vocabulary
-END_OF_LINE = "<eos>"  # what "split" makes of a newline; the name, end of sentence, is WikiText's
+EOS = "<eos>"  # what "split" makes of a newline; the name, end of sentence, is WikiText's
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ class Normalisation:
             text = re.sub(r"\s+", " ", text)
         return text
 
-    def pieces(self, pieces: Iterable[str]) -> Iterator[str]:
-        """Yield the pieces of a text normalised: together, what `self(text)` is."""
+    def pieces(self, text: str | Iterable[str]) -> Iterator[str]:
+        """Yield the pieces of a text normalised: together, what `self(text)` is; a str is one."""
         last = ""
-        for piece in map(self, pieces):
+        for piece in map(self, [text] if isinstance(text, str) else text):
             if self.collapse_whitespace and last.endswith(" "):
                 piece = piece.removeprefix(" ")  # the run of white space was cut in two
             if piece:
@@ -84,13 +84,6 @@ class Normalisation:
 AS_IT_IS = Normalisation()
 
 
-def check_normalisation(value: object) -> Normalisation:
-    """Return the value; an InputError unless it is a Normalisation."""
-    if not isinstance(value, Normalisation):
-        raise InputError(f"normalisation must be a Normalisation, got {quote(value)}")
-    return value
-
-
 def basic_english(text: str) -> list[str]:
     """The words of a text as torchtext's tokenizer "basic_english" cuts them.
 
@@ -100,25 +93,8 @@ def basic_english(text: str) -> list[str]:
     >>> basic_english('He said: "It\\'s 3.5" (or <unk>)!')
     ['he', 'said', 'it', "'", 's', '3', '.', '5', '(', 'or', '<unk>', ')', '!']
     """
-    text = text.lower()
-    for old, new in _BASIC_ENGLISH:
-        text = text.replace(old, new)
-    return text.split()
-
-
-_BASIC_ENGLISH = (  # in torchtext's order: with its quotation mark gone, <br" /> is a <br />
-    ("'", " ' "),
-    ('"', ""),
-    (".", " . "),
-    ("<br />", " "),
-    (",", " , "),
-    ("(", " ( "),
-    (")", " ) "),
-    ("!", " ! "),
-    ("?", " ? "),
-    (";", " "),
-    (":", " "),
-)
+    text = text.lower().replace('"', "").replace("<br />", " ")
+    return re.findall(r"['.,()!?]|[^\s'.,()!?;:]+", text)
 
 
 def split(text: str) -> list[str]:
@@ -127,18 +103,16 @@ def split(text: str) -> list[str]:
     >>> split(" = Title = \\n\\n A line\\n")
     ['=', 'Title', '=', '<eos>', '<eos>', 'A', 'line', '<eos>']
     """
-    return text.replace("\n", f" {END_OF_LINE} ").split()
+    return text.replace("\n", f" {EOS} ").split()
 
 
 TOKENIZERS: dict[str, Callable[[str], list[str]]] = {"basic_english": basic_english, "split": split}
 
 
-def check_tokenizer(name: object) -> str:
-    """Return the name; an InputError unless it is one of TOKENIZERS."""
+def check_tokenizer(name: object) -> None:
+    """An InputError unless the name is one of TOKENIZERS."""
     if not isinstance(name, str) or name not in TOKENIZERS:
-        wanted = " or ".join(map(repr, TOKENIZERS))
-        raise InputError(f"tokenizer must be {wanted}, got {quote(name)}")
-    return name
+        raise InputError(f"tokenizer must be 'basic_english' or 'split', got {quote(name)}")
 
 
 def words(pieces: Iterable[str], tokenizer: str) -> Iterator[list[str]]:
@@ -146,7 +120,8 @@ def words(pieces: Iterable[str], tokenizer: str) -> Iterator[list[str]]:
 
     tokenizer: "basic_english" or "split".
     """
-    return map(TOKENIZERS[check_tokenizer(tokenizer)], _cut_between_words(pieces))
+    check_tokenizer(tokenizer)
+    return map(TOKENIZERS[tokenizer], _cut_between_words(pieces))
 
 
 def _cut_between_words(pieces: Iterable[str]) -> Iterator[str]:

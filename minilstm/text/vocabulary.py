@@ -6,33 +6,19 @@ it; a subclass says how a text falls into symbols, and how symbols make a text a
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from itertools import islice, repeat
-from typing import Any, ClassVar, Self
+from itertools import chain, repeat
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minilstm.errors import (
-    InputError,
-    IntArray,
-    check_ids,
-    check_positive_int,
-    check_text,
-    quote,
-)
-from minilstm.text.tokens import (
-    AS_IT_IS,
-    END_OF_LINE,
-    UNKNOWN,
-    Normalisation,
-    check_normalisation,
-    check_tokenizer,
-    words,
-)
+from minilstm.errors import InputError, IntArray, check_ids, check_positive_int, quote
+from minilstm.text.tokens import AS_IT_IS, EOS, UNKNOWN, Normalisation, check_tokenizer, words
 
 MAX_NAMED = 5  # symbols named in one error message
 
@@ -48,8 +34,7 @@ class Vocabulary:
         normalisation: what is done to every text before it is encoded, a prompt's too.
 
     Raises:
-        InputError: symbols are missing, repeated or no strings, unknown is not among them, or
-            normalisation is no Normalisation.
+        InputError: symbols are missing, repeated or no strings, or unknown is not among them.
     """
 
     symbols: tuple[str, ...]
@@ -57,6 +42,7 @@ class Vocabulary:
     normalisation: Normalisation = AS_IT_IS
 
     kind: ClassVar[str]  # what `to_dict` calls the subclass
+    _symbol: ClassVar[re.Pattern[str]]  # matches each of its symbols but, perhaps, unknown
 
     def __post_init__(self) -> None:
         if not isinstance(self.symbols, list | tuple) or not self.symbols:
@@ -64,17 +50,14 @@ class Vocabulary:
         object.__setattr__(self, "symbols", tuple(self.symbols))
         seen: set[str] = set()
         for i, symbol in enumerate(self.symbols):
-            if not isinstance(symbol, str) or not symbol:
+            fits = isinstance(symbol, str) and symbol != "" and symbol not in seen
+            if not (fits and (symbol == self.unknown or self._symbol.fullmatch(symbol))):
                 got = f"{quote(symbol)} at index {i}"
-                raise InputError(f"symbols must be non-empty strings, got {got}")
-            if symbol in seen:
-                got = f"{quote(symbol)} again at index {i}"
-                raise InputError(f"symbols must be distinct, got {got}")
+                raise InputError(f"symbols must be distinct {self.kind}s, got {got}")
             seen.add(symbol)
-        if self.unknown is not None and self.unknown not in self.symbols:
-            got = quote(self.unknown)
-            raise InputError(f"unknown must be None or one of the symbols, got {got}")
-        check_normalisation(self.normalisation)
+        if self.unknown not in (None, *self.symbols):
+            wanted = "None or one of the symbols"
+            raise InputError(f"unknown must be {wanted}, got {quote(self.unknown)}")
 
     @cached_property
     def unknown_id(self) -> int | None:
@@ -95,8 +78,6 @@ class Vocabulary:
         shown = [repr(symbol) for symbol in self.symbols]
         if len(shown) > 6:
             shown[3:-1] = ["..."]
-        if self.unknown is not None:
-            shown.append(f"unknown={self.unknown!r}")
         return f"{type(self).__name__}({len(self)} symbols: {', '.join(shown)})"
 
     def tokens(self, pieces: Iterable[str]) -> Iterator[Sequence[str]]:
@@ -133,7 +114,7 @@ class Vocabulary:
         Raises:
             InputError: text is no str, or has symbols outside and there is no unknown symbol.
         """
-        return self._encode([check_text(text)], np.dtype(np.int64))
+        return self.encode_pieces([text]).astype(np.int64)
 
     def encode_pieces(self, pieces: Iterable[str]) -> IntArray:
         """As `encode`, for a text in pieces, of which one or two are in memory at a time.
@@ -144,21 +125,20 @@ class Vocabulary:
         >>> CharVocabulary.from_text("hello").encode_pieces(["he", "llo"])
         array([1, 0, 2, 2, 3], dtype=uint8)
         """
-        return self._encode(pieces, np.min_scalar_type(len(self) - 1))
-
-    def _encode(self, pieces: Iterable[str], dtype: np.dtype[Any]) -> NDArray[Any]:
+        dtype = np.min_scalar_type(len(self) - 1)
+        default = -1 if self.unknown_id is None else self.unknown_id
         # A bytearray grows in place: joining arrays at the end would hold all ids twice.
         ids, N = bytearray(), 0
         for tokens in self.tokens(pieces):
-            found = self._resolve_unknown(self._look_up(tokens), tokens, N)
+            found = np.fromiter(map(self._id_of.get, tokens, repeat(default)), np.int64)
+            if found.min(initial=0) < 0:
+                outside = list(dict.fromkeys(token for token in tokens if token not in self))
+                named = [f"{t!r} at index {N + tokens.index(t)}" for t in outside[:MAX_NAMED]]
+                named += [f"and {len(outside) - MAX_NAMED} more"] * (len(outside) > MAX_NAMED)
+                raise InputError(f"text has symbols outside {self}: {', '.join(named)}")
             ids += found.astype(dtype).tobytes()
             N += len(tokens)
         return np.frombuffer(ids, dtype)
-
-    def _look_up(self, tokens: Sequence[str]) -> NDArray[np.int64]:
-        """The ids (N,) of N tokens; -1 for those that are not in the vocabulary."""
-        found = map(self._id_of.get, tokens, repeat(-1))
-        return np.fromiter(found, np.int64, count=len(tokens))
 
     def decode(self, ids: ArrayLike) -> str:
         """Return the text of the ids.
@@ -168,52 +148,16 @@ class Vocabulary:
         Raises:
             InputError: ids are not a row of integers, or one is out of range.
         """
-        array = check_ids(ids)
-        self._check_range(array)
-        return self._join(map(self.symbols.__getitem__, array.tolist()))
-
-    def _check_range(self, ids: IntArray) -> None:
-        if ids.size == 0:
-            return
-        V = len(self)
-        # As Python's integers: NumPy's unsigned ones cannot be negated.
-        lowest, highest = int(ids.min()), int(ids.max())
-        if lowest < 0 or highest >= V:
-            worst = ids.argmin() if -lowest > highest - (V - 1) else ids.argmax()
-            got = f"{ids[worst]} at index {worst}"
+        array, V = check_ids(ids), len(self)
+        outside = np.flatnonzero((array < 0) | (array >= V))
+        if outside.size:
+            got = f"{array[outside[0]]} at index {outside[0]}"
             raise InputError(f"ids must lie in 0..{V - 1} (V = {V}), got {got}")
-
-    def _resolve_unknown(
-        self, ids: NDArray[np.int64], tokens: Sequence[str], before: int
-    ) -> NDArray[np.int64]:
-        """Put the unknown id, in place, where ids say -1: tokens[n] is not in the vocabulary.
-
-        before: the number of tokens in the pieces before these.
-        """
-        missing = np.flatnonzero(ids < 0)
-        if missing.size == 0:
-            return ids
-        if self.unknown_id is not None:
-            ids[missing] = self.unknown_id
-            return ids
-        first: dict[str, int] = {}  # each such token, and where it stands first
-        for n in missing.tolist():
-            first.setdefault(tokens[n], n)
-        named = [
-            f"{t!r} at {_place(tokens, n, before)}" for t, n in islice(first.items(), MAX_NAMED)
-        ]
-        if len(first) > MAX_NAMED:
-            named.append(f"and {len(first) - MAX_NAMED} more")
-        raise InputError(f"text has symbols outside {self}: {', '.join(named)}")
+        return self._join(map(self.symbols.__getitem__, array.tolist()))
 
     def to_dict(self) -> dict[str, object]:
         """Return plain lists and strings, fit for JSON; `vocabulary_from_dict` takes them back."""
-        return {
-            "kind": self.kind,
-            "symbols": list(self.symbols),
-            "unknown": self.unknown,
-            "normalisation": self.normalisation.to_dict(),
-        }
+        return {"kind": self.kind} | asdict(self) | {"symbols": list(self.symbols)}
 
     @classmethod
     def from_dict(cls, data: object) -> Self:
@@ -222,13 +166,11 @@ class Vocabulary:
         Raises:
             InputError: keys are missing or too many, the kind is another, or symbols do not fit.
         """
-        names = ["kind", *(field.name for field in fields(cls))]
-        if not isinstance(data, dict) or data.keys() != set(names):
-            wanted = f"a dict with the keys {', '.join(names[:-1])} and {names[-1]}"
+        keys = [field.name for field in fields(cls)]
+        if not isinstance(data, dict) or data.keys() != {"kind", *keys} or data["kind"] != cls.kind:
+            wanted = f"a dict with kind {cls.kind!r} and the keys {', '.join(keys)}"
             raise InputError(f"a vocabulary must be {wanted}, got {quote(data)}")
-        if data["kind"] != cls.kind:
-            raise InputError(f"kind must be {cls.kind!r}, got {quote(data['kind'])}")
-        values = {name: data[name] for name in names[1:]}
+        values = {key: data[key] for key in keys}
         return cls(**values | {"normalisation": Normalisation.from_dict(data["normalisation"])})
 
 
@@ -250,22 +192,15 @@ class CharVocabulary(Vocabulary):
     """
 
     kind = "char"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for i, symbol in enumerate(self.symbols):
-            if len(symbol) != 1 and symbol != self.unknown:
-                got = f"{quote(symbol)} at index {i}"
-                raise InputError(f"symbols other than unknown must be single characters, got {got}")
+    _symbol = re.compile(".", re.DOTALL)
 
     @classmethod
-    def from_text(
-        cls, text: str, unknown: str | None = None, normalisation: Normalisation = AS_IT_IS
-    ) -> Self:
+    def from_text(cls, text: str | Iterable[str], unknown: str | None = None,
+                  normalisation: Normalisation = AS_IT_IS) -> Self:  # fmt: skip
         """Number the characters of a text.
 
         Args:
-            text: at least one character.
+            text: at least one character; as a whole, or in pieces.
             unknown: one more symbol, with the last id, for all characters not in the text, such as
                 "\\ufffd" or "<unk>". None: such a character is an error when it is encoded.
             normalisation: what is done to the text first, and to every text that is encoded.
@@ -276,28 +211,12 @@ class CharVocabulary(Vocabulary):
         >>> vocab.decode(vocab.encode("help!"))
         'hel<unk><unk>'
         """
-        return cls.from_pieces([check_text(text)], unknown, normalisation)
-
-    @classmethod
-    def from_pieces(
-        cls,
-        pieces: Iterable[str],
-        unknown: str | None = None,
-        normalisation: Normalisation = AS_IT_IS,
-    ) -> Self:
-        """As `from_text`, for a text in pieces."""
-        found: set[str] = set()
-        for piece in check_normalisation(normalisation).pieces(pieces):
-            found.update(piece)
+        found = set(chain.from_iterable(normalisation.pieces(text)))
         if not found:
             raise InputError("text must have at least one character, got ''")
-        symbols = sorted(found)
-        if unknown is not None:
-            if not isinstance(unknown, str) or not unknown:
-                raise InputError(f"unknown must be None or a non-empty str, got {quote(unknown)}")
-            if unknown in found:
-                raise InputError(f"unknown must not be a character of the text, got {unknown!r}")
-            symbols.append(unknown)
+        if unknown == "" or unknown in found:
+            raise InputError(f"unknown must be no character of the text nor empty, got {unknown!r}")
+        symbols = sorted(found) if unknown is None else [*sorted(found), unknown]
         return cls(tuple(symbols), unknown, normalisation)
 
     def tokens(self, pieces: Iterable[str]) -> Iterator[Sequence[str]]:
@@ -305,23 +224,6 @@ class CharVocabulary(Vocabulary):
 
     def _join(self, symbols: Iterable[str]) -> str:
         return "".join(symbols)
-
-    def _look_up(self, tokens: Sequence[str]) -> NDArray[np.int64]:
-        # Python allows half a surrogate pair in a str; it is a code point like any other here.
-        assert isinstance(tokens, str)  # as `tokens` yields it
-        codes = np.frombuffer(tokens.encode("utf-32-le", "surrogatepass"), dtype="<u4")  # (N,)
-        table = self._id_of_code
-        ids: NDArray[np.int64] = table[np.minimum(codes, len(table) - 1)]
-        return ids
-
-    @cached_property
-    def _id_of_code(self) -> NDArray[np.int64]:
-        """Code point -> id, or -1; the last entry, always -1, stands for every code beyond."""
-        ids = {ord(symbol): i for i, symbol in enumerate(self.symbols) if len(symbol) == 1}
-        table = np.full(max(ids, default=-1) + 2, -1, dtype=np.int64)
-        for code, i in ids.items():
-            table[code] = i
-        return table
 
 
 @dataclass(frozen=True, repr=False)
@@ -336,7 +238,7 @@ class WordVocabulary(Vocabulary):
 
     >>> vocab = WordVocabulary.from_text("To be, or not to be?")
     >>> vocab
-    WordVocabulary(7 symbols: '<unk>', 'be', 'to', ..., 'or', unknown='<unk>')
+    WordVocabulary(7 symbols: '<unk>', 'be', 'to', ..., 'or')
     >>> vocab.encode("To sleep?")
     array([2, 0, 4])
     >>> vocab.decode([2, 1, 4])
@@ -347,29 +249,19 @@ class WordVocabulary(Vocabulary):
     tokenizer: str = "basic_english"
 
     kind = "word"
+    _symbol = re.compile(r"\S+")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_tokenizer(self.tokenizer)
-        if self.unknown is None:
-            raise InputError("unknown must be one of the symbols of a word vocabulary, got None")
-        for i, symbol in enumerate(self.symbols):
-            if symbol.split() != [symbol]:
-                got = f"{quote(symbol)} at index {i}"
-                raise InputError(f"symbols must have no white space in them, got {got}")
 
     @classmethod
-    def from_text(
-        cls,
-        text: str,
-        tokenizer: str = "basic_english",
-        min_count: int = 1,
-        normalisation: Normalisation = AS_IT_IS,
-    ) -> Self:
+    def from_text(cls, text: str | Iterable[str], tokenizer: str = "basic_english",
+                  min_count: int = 1, normalisation: Normalisation = AS_IT_IS) -> Self:  # fmt: skip
         """Number the words of a text.
 
         Args:
-            text: at least one word that is kept.
+            text: at least one word that is kept; as a whole, or in pieces.
             tokenizer: "basic_english", or "split" on white space with <eos> for each newline.
             min_count: words that occur less often are left out, and so become <unk>.
             normalisation: what is done to the text first, and to every text that is encoded.
@@ -377,20 +269,9 @@ class WordVocabulary(Vocabulary):
             InputError: text is no str or no word of it is kept, there is no such tokenizer, or
                 min_count is no positive integer.
         """
-        return cls.from_pieces([check_text(text)], tokenizer, min_count, normalisation)
-
-    @classmethod
-    def from_pieces(
-        cls,
-        pieces: Iterable[str],
-        tokenizer: str = "basic_english",
-        min_count: int = 1,
-        normalisation: Normalisation = AS_IT_IS,
-    ) -> Self:
-        """As `from_text`, for a text in pieces."""
         check_positive_int("min_count", min_count)
         counts: Counter[str] = Counter()
-        for tokens in words(check_normalisation(normalisation).pieces(pieces), tokenizer):
+        for tokens in words(normalisation.pieces(text), tokenizer):
             counts.update(tokens)
         del counts[UNKNOWN]  # a literal <unk> in the text is the same symbol
         kept = [word for word, count in counts.items() if count >= min_count]
@@ -405,15 +286,12 @@ class WordVocabulary(Vocabulary):
     def _join(self, symbols: Iterable[str]) -> str:
         if self.tokenizer != "split":
             return " ".join(symbols)
-        text = " ".join("\n" if symbol == END_OF_LINE else symbol for symbol in symbols)
+        text = " ".join("\n" if symbol == EOS else symbol for symbol in symbols)
         return text.replace(" \n", "\n").replace("\n ", "\n")
 
     def piece(self, id: int, before: str) -> str:
         word = self.decode([id])
         return word if word == "\n" or before[-1:].strip() == "" else " " + word
-
-    def to_dict(self) -> dict[str, object]:
-        return super().to_dict() | {"tokenizer": self.tokenizer}
 
 
 def vocabulary_from_dict(data: object) -> Vocabulary:
@@ -425,20 +303,9 @@ def vocabulary_from_dict(data: object) -> Vocabulary:
     >>> vocabulary_from_dict(CharVocabulary.from_text("hello").to_dict())
     CharVocabulary(4 symbols: 'e', 'h', 'l', 'o')
     """
-    kinds: dict[object, type[Vocabulary]] = {
-        cls.kind: cls for cls in (CharVocabulary, WordVocabulary)
-    }
     kind = data.get("kind") if isinstance(data, dict) else None
-    if not isinstance(kind, str) or kind not in kinds:
-        wanted = f"a dict whose kind is {' or '.join(map(repr, kinds))}"
-        raise InputError(f"a vocabulary must be {wanted}, got {quote(data)}")
-    return kinds[kind].from_dict(data)
-
-
-def _place(tokens: Sequence[str], n: int, before: int) -> str:
-    """Where tokens[n] stands: its index, counted from 0, and in a text of several lines the line
-    and column an editor shows, counted from 1. before: tokens in pieces that came earlier."""
-    if before or not isinstance(tokens, str) or "\n" not in tokens[:n]:
-        return f"index {before + n}"
-    line, column = tokens.count("\n", 0, n) + 1, n - tokens.rindex("\n", 0, n)
-    return f"index {n} (line {line}, column {column})"
+    for cls in (CharVocabulary, WordVocabulary):
+        if kind == cls.kind:
+            return cls.from_dict(data)
+    wanted = "a dict whose kind is 'char' or 'word'"
+    raise InputError(f"a vocabulary must be {wanted}, got {quote(data)}")

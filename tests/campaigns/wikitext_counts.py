@@ -14,7 +14,7 @@ import resource
 import sys
 import time
 
-from minilstm.text import load_corpus
+from minilstm.text.corpora import load_corpus
 
 # level, tokenizer -> V, tokens of train, valid and test
 PUBLISHED = {

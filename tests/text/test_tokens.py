@@ -1,7 +1,6 @@
 """Text to tokens: both tokenizers, normalisation, and that it does not matter where text is cut."""
 
 import json
-import re
 from itertools import chain, count, islice
 
 import pytest
@@ -9,8 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from minilstm.errors import InputError
-from minilstm.text import Normalisation
-from minilstm.text.tokens import TOKENIZERS, basic_english, split, words
+from minilstm.text.tokens import TOKENIZERS, Normalisation, basic_english, split, words
 
 reproducible = settings(derandomize=True, deadline=None, max_examples=200)
 
@@ -43,8 +41,11 @@ normalisations = st.builds(
 @given(text=texts)
 @example('x<br" />y <BR /> <br. />')
 def test_basic_english_is_what_its_definition_says(text):
-    plain = text.lower().replace('"', "").replace("<br />", " ")
-    assert basic_english(text) == re.findall(r"['.,()!?]|[^\s'.,()!?;:]+", plain)
+    plain = text.lower()
+    for mark in ("'", '"', ".", "<br />", *",()!?;:"):  # in torchtext's order
+        gone = {'"': "", "<br />": " ", ";": " ", ":": " "}
+        plain = plain.replace(mark, gone.get(mark, f" {mark} "))
+    assert basic_english(text) == plain.split()
 
 
 def test_basic_english_on_a_sentence():

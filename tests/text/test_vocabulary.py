@@ -9,14 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from minilstm.errors import InputError
-from minilstm.text import (
-    CharVocabulary,
-    Normalisation,
-    Vocabulary,
-    WordVocabulary,
-    vocabulary_from_dict,
-)
-from minilstm.text.tokens import basic_english, split
+from minilstm.text.tokens import Normalisation, basic_english, split
+from minilstm.text.vocabulary import CharVocabulary, WordVocabulary, vocabulary_from_dict
 
 any_character = st.characters()  # emoji and control characters too, half surrogate pairs too
 texts = st.text(any_character, min_size=1, max_size=60)
@@ -110,7 +104,7 @@ def test_a_vocabulary_of_words_normalises_all_that_it_encodes():
 @given(text=texts, cuts=st.lists(st.integers(0, 60), max_size=4).map(sorted))
 def test_characters_in_pieces_are_numbered_and_encoded_as_the_whole(text, cuts):
     pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, None], strict=True)]
-    vocab = CharVocabulary.from_pieces(pieces)
+    vocab = CharVocabulary.from_text(pieces)
     assert vocab == CharVocabulary.from_text(text)
     assert vocab.encode_pieces(iter(pieces)).tolist() == vocab.encode(text).tolist()
 
@@ -120,7 +114,7 @@ def test_characters_in_pieces_are_numbered_and_encoded_as_the_whole(text, cuts):
 def test_words_in_pieces_are_numbered_and_encoded_as_the_whole(text, tokenizer, cuts):
     text = "a" + text
     pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, None], strict=True)]
-    vocab = WordVocabulary.from_pieces(pieces, tokenizer)
+    vocab = WordVocabulary.from_text(pieces, tokenizer)
     assert vocab == WordVocabulary.from_text(text, tokenizer)
     assert vocab.encode_pieces(iter(pieces)).tolist() == vocab.encode(text).tolist()
 
@@ -264,187 +258,141 @@ def test_encoding_returns_an_array_of_its_own():
 def test_repr_is_short():
     assert repr(CharVocabulary.from_text("a\n")) == r"CharVocabulary(2 symbols: '\n', 'a')"
     many = CharVocabulary.from_text("".join(map(chr, range(97, 123))), unknown="?")
-    assert repr(many) == "CharVocabulary(27 symbols: 'a', 'b', 'c', ..., '?', unknown='?')"
+    assert repr(many) == "CharVocabulary(27 symbols: 'a', 'b', 'c', ..., '?')"
 
 
 HELLO = CharVocabulary.from_text("hello")
+WORDS = WordVocabulary.from_text("a b a")
 OUTSIDE = "text has symbols outside CharVocabulary(4 symbols: 'e', 'h', 'l', 'o'): "
 RANGE = "ids must lie in 0..3 (V = 4), got "
 NO_ROW = "ids must be a 1-D array of integers, got "
-WORDS = WordVocabulary.from_text("a b a")
-NO_DICT = "a vocabulary must be a dict with the keys kind, symbols, unknown and normalisation, got "
+NO_CHARS = "a vocabulary must be a dict with kind 'char' and the keys symbols, unknown, "
 NO_KIND = "a vocabulary must be a dict whose kind is 'char' or 'word', got "
+NO_TEXT = "text must be a str, got "
+UNKNOWN = "unknown must be no character of the text nor empty, got "
+TOKENIZER = "tokenizer must be 'basic_english' or 'split', got "
 
 
-def saved(**changes):
-    return CharVocabulary(("a", "b")).to_dict() | changes
-
-
-def saved_words(**changes):
-    return WORDS.to_dict() | changes
+def refusal(call, *args, **kwargs):
+    """The message, which is one line."""
+    with pytest.raises(InputError) as refused:
+        call(*args, **kwargs)
+    assert len(str(refused.value).splitlines()) == 1
+    return str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("text", "options", "message"),
     [
-        # a text to number
-        (lambda: CharVocabulary.from_text(""), "text must have at least one character, got ''"),
-        (lambda: CharVocabulary.from_text(b"hello"), "text must be a str, got bytes"),
-        (lambda: CharVocabulary.from_text(None), "text must be a str, got NoneType"),
-        (
-            lambda: CharVocabulary.from_text("hello", unknown="l"),
-            "unknown must not be a character of the text, got 'l'",
-        ),
-        (
-            lambda: CharVocabulary.from_text("a\nb\n", unknown="\n"),
-            r"unknown must not be a character of the text, got '\n'",
-        ),
-        (
-            lambda: CharVocabulary.from_text("hello", unknown=""),
-            "unknown must be None or a non-empty str, got ''",
-        ),
-        (
-            lambda: CharVocabulary.from_text("hello", unknown=0),
-            "unknown must be None or a non-empty str, got 0",
-        ),
-        # a text to encode
-        (lambda: HELLO.encode(None), "text must be a str, got NoneType"),
-        (lambda: HELLO.encode("help"), OUTSIDE + "'p' at index 3"),
-        (
-            lambda: HELLO.encode("p\0p\x1b"),
-            OUTSIDE + r"'p' at index 0, '\x00' at index 1, '\x1b' at index 3",
-        ),
-        (
-            lambda: HELLO.encode("\ud800\u2028"),
-            OUTSIDE + r"'\ud800' at index 0, '\u2028' at index 1",
-        ),
-        (
-            lambda: HELLO.encode("he\nllx"),
-            OUTSIDE + r"'\n' at index 2, 'x' at index 5 (line 2, column 3)",
-        ),
-        (
-            lambda: HELLO.encode("abcdefgh" * 2),
-            OUTSIDE + "'a' at index 0, 'b' at index 1, 'c' at index 2, 'd' at index 3, "
-            "'f' at index 5, and 1 more",
-        ),
-        (
-            lambda: HELLO.encode_pieces(["hell", "o\np"]),  # lines are not counted over pieces
-            OUTSIDE + r"'\n' at index 5, 'p' at index 6",
-        ),
-        (lambda: HELLO.encode_pieces(["o", b"hell"]), "text must be a str, got bytes"),
-        # words to number
-        (lambda: WordVocabulary.from_text(None), "text must be a str, got NoneType"),
-        (
-            lambda: WordVocabulary.from_text(" \n"),
-            "text must have a word with a count of 1 or more, got none",
-        ),
-        (
-            lambda: WordVocabulary.from_text("<unk> <unk> b a", min_count=2),
-            "text must have a word with a count of 2 or more, got none",
-        ),
-        (
-            lambda: WordVocabulary.from_text("a", min_count=0),
-            "min_count must be a positive integer, got 0",
-        ),
-        (
-            lambda: WordVocabulary.from_text("a", "char"),
-            "tokenizer must be 'basic_english' or 'split', got 'char'",
-        ),
-        (
-            lambda: WordVocabulary.from_text("a", normalisation=None),
-            "normalisation must be a Normalisation, got None",
-        ),
-        (
-            lambda: CharVocabulary.from_text("a", normalisation={}),
-            "normalisation must be a Normalisation, got {}",
-        ),
-        (lambda: WORDS.piece(3, "a"), "ids must lie in 0..2 (V = 3), got 3 at index 0"),
-        # ids to decode
-        (lambda: HELLO.decode([0, 4]), RANGE + "4 at index 1"),
-        (lambda: HELLO.decode([4, -1, 9, 3]), RANGE + "9 at index 2"),
-        (lambda: HELLO.decode([4, -9, 9, 3]), RANGE + "-9 at index 1"),
-        (lambda: HELLO.decode(np.array([0, 255], np.uint8)), RANGE + "255 at index 1"),
-        (
-            lambda: HELLO.decode(np.array([2**64 - 1], np.uint64)),
-            RANGE + "18446744073709551615 at index 0",
-        ),
-        (lambda: HELLO.decode([0.0]), NO_ROW + "1-D float64"),
-        (lambda: HELLO.decode([True]), NO_ROW + "1-D bool"),
-        (lambda: HELLO.decode([[0, 1]]), NO_ROW + "2-D int64"),
-        (lambda: HELLO.decode(2), NO_ROW + "0-D int64"),
-        (lambda: HELLO.decode("hello"), NO_ROW + "0-D <U5"),
-        (lambda: HELLO.decode([[0], [1, 2]]), NO_ROW + "a builtins.list that NumPy cannot read"),
-        # a vocabulary to load
-        (lambda: CharVocabulary.from_dict(None), NO_DICT + "None"),
-        (lambda: CharVocabulary.from_dict({"kind": "char"}), NO_DICT + "{'kind': 'char'}"),
-        (lambda: vocabulary_from_dict({"kind": "char"}), NO_DICT + "{'kind': 'char'}"),
-        (lambda: vocabulary_from_dict(None), NO_KIND + "None"),
-        (lambda: vocabulary_from_dict({"kind": ["char"]}), NO_KIND + "{'kind': ['char']}"),
-        (lambda: vocabulary_from_dict({"kind": "bpe"}), NO_KIND + "{'kind': 'bpe'}"),
-        (
-            lambda: WordVocabulary.from_dict({"kind": "word"}),
-            "a vocabulary must be a dict with the keys kind, symbols, unknown, normalisation and "
-            "tokenizer, got {'kind': 'word'}",
-        ),
-        (
-            lambda: WordVocabulary.from_dict(saved_words(tokenizer=None)),
-            "tokenizer must be 'basic_english' or 'split', got None",
-        ),
-        (
-            lambda: WordVocabulary.from_dict(saved_words(unknown=None)),
-            "unknown must be one of the symbols of a word vocabulary, got None",
-        ),
-        (
-            lambda: WordVocabulary.from_dict(saved_words(symbols=["<unk>", "a b"])),
-            "symbols must have no white space in them, got 'a b' at index 1",
-        ),
-        (
-            lambda: CharVocabulary.from_dict(saved(normalisation=None)),
-            "normalisation must be a dict with the keys lower, collapse_whitespace and keep, "
-            "got None",
-        ),
-        (lambda: CharVocabulary.from_dict(saved(kind="word")), "kind must be 'char', got 'word'"),
-        (
-            lambda: CharVocabulary.from_dict(saved(symbols="ab")),
-            "symbols must be a non-empty list, got 'ab'",
-        ),
-        (
-            lambda: CharVocabulary.from_dict(saved(symbols=[])),
-            "symbols must be a non-empty list, got []",
-        ),
-        (
-            lambda: CharVocabulary.from_dict(saved(symbols=["a", 1])),
-            "symbols must be non-empty strings, got 1 at index 1",
-        ),
-        (
-            lambda: CharVocabulary.from_dict(saved(symbols=["", "a"])),
-            "symbols must be non-empty strings, got '' at index 0",
-        ),
-        (
-            lambda: CharVocabulary.from_dict(saved(symbols=["a", "\n", "\n"])),
-            r"symbols must be distinct, got '\n' again at index 2",
-        ),
-        (
-            lambda: CharVocabulary.from_dict(saved(symbols=["a", "bc"])),
-            "symbols other than unknown must be single characters, got 'bc' at index 1",
-        ),
-        (
-            lambda: CharVocabulary.from_dict(saved(unknown="<unk>")),
-            "unknown must be None or one of the symbols, got '<unk>'",
-        ),
-        (
-            lambda: CharVocabulary.from_dict(saved(unknown=["a"])),
-            "unknown must be None or one of the symbols, got ['a']",
-        ),
+        ("", {}, "text must have at least one character, got ''"),
+        ([b"hello"], {}, NO_TEXT + "bytes"),
+        ("hello", {"unknown": "l"}, UNKNOWN + "'l'"),
+        ("a\nb\n", {"unknown": "\n"}, UNKNOWN + r"'\n'"),
+        ("hello", {"unknown": ""}, UNKNOWN + "''"),
+        ("hello", {"unknown": 0}, "symbols must be distinct chars, got 0 at index 4"),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_line(call, message):
-    with pytest.raises(InputError) as refused:
-        call()
-    assert str(refused.value) == message
-    assert len(message.splitlines()) == 1
+def test_characters_that_cannot_be_numbered(text, options, message):
+    assert refusal(CharVocabulary.from_text, text, **options) == message
 
 
-def test_a_vocabulary_of_no_kind_cannot_encode():
-    with pytest.raises(NotImplementedError):
-        Vocabulary(("a",)).encode("a")
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        (" \n", {}, "text must have a word with a count of 1 or more, got none"),
+        ("<unk> <unk> b a", {"min_count": 2},
+         "text must have a word with a count of 2 or more, got none"),
+        ("a", {"min_count": 0}, "min_count must be a positive integer, got 0"),
+        ("a", {"tokenizer": "char"}, TOKENIZER + "'char'"),
+    ],
+)  # fmt: skip
+def test_words_that_cannot_be_numbered(text, options, message):
+    assert refusal(WordVocabulary.from_text, text, **options) == message
+
+
+@pytest.mark.parametrize(
+    ("pieces", "message"),
+    [
+        ([None], NO_TEXT + "NoneType"),
+        (["o", b"hell"], NO_TEXT + "bytes"),
+        (["help"], OUTSIDE + "'p' at index 3"),
+        (["p\0p\x1b"], OUTSIDE + r"'p' at index 0, '\x00' at index 1, '\x1b' at index 3"),
+        (["\ud800\u2028"], OUTSIDE + r"'\ud800' at index 0, '\u2028' at index 1"),
+        (["abcdefgh" * 2], OUTSIDE + "'a' at index 0, 'b' at index 1, 'c' at index 2, "
+                           "'d' at index 3, 'f' at index 5, and 1 more"),
+        (["hell", "o\np"], OUTSIDE + r"'\n' at index 5, 'p' at index 6"),
+    ],
+)  # fmt: skip
+def test_a_text_that_cannot_be_encoded(pieces, message):
+    assert refusal(HELLO.encode_pieces, pieces) == message
+    if len(pieces) == 1:
+        assert refusal(HELLO.encode, pieces[0]) == message
+
+
+def test_a_word_outside_a_vocabulary_without_an_unknown_symbol_is_refused():
+    message = "text has symbols outside WordVocabulary(2 symbols: 'a', 'b'): 'c' at index 1"
+    assert refusal(WordVocabulary(("a", "b"), None).encode, "a c b") == message
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([0, 4], RANGE + "4 at index 1"),
+        ([3, -1, 9, 3], RANGE + "-1 at index 1"),
+        (np.array([0, 255], np.uint8), RANGE + "255 at index 1"),
+        (np.array([2**64 - 1], np.uint64), RANGE + "18446744073709551615 at index 0"),
+        ([0.0], NO_ROW + "1-D float64"),
+        ([True], NO_ROW + "1-D bool"),
+        ([[0, 1]], NO_ROW + "2-D int64"),
+        (2, NO_ROW + "0-D int64"),
+        ("hello", NO_ROW + "0-D <U5"),
+    ],
+)
+def test_ids_that_cannot_be_decoded(ids, message):
+    assert refusal(HELLO.decode, ids) == message
+
+
+def test_an_id_out_of_range_has_no_piece():
+    assert refusal(WORDS.piece, 3, "a") == "ids must lie in 0..2 (V = 3), got 3 at index 0"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "bpe"}, NO_KIND),
+        ({"kind": ["char"]}, NO_KIND),
+        ({"tokenizer": "split"}, NO_CHARS),
+        ({"normalisation": None},
+         "normalisation must be a dict with the keys lower, collapse_whitespace and keep, got "),
+        ({"symbols": "ab"}, "symbols must be a non-empty list, got 'ab'"),
+        ({"symbols": []}, "symbols must be a non-empty list, got []"),
+        ({"symbols": ["a", 1]}, "symbols must be distinct chars, got 1 at index 1"),
+        ({"symbols": ["a", []]}, "symbols must be distinct chars, got [] at index 1"),
+        ({"symbols": ["", "a"]}, "symbols must be distinct chars, got '' at index 0"),
+        ({"symbols": [""], "unknown": ""}, "symbols must be distinct chars, got '' at index 0"),
+        ({"symbols": ["a", "\n", "\n"]}, r"symbols must be distinct chars, got '\n' at index 2"),
+        ({"symbols": ["a", "bc"]}, "symbols must be distinct chars, got 'bc' at index 1"),
+        ({"unknown": "<unk>"}, "unknown must be None or one of the symbols, got '<unk>'"),
+        ({"unknown": ["a"]}, "unknown must be None or one of the symbols, got ['a']"),
+    ],
+)  # fmt: skip
+def test_a_saved_vocabulary_of_characters_that_cannot_be_loaded(changes, message):
+    data = CharVocabulary(("a", "b")).to_dict() | changes
+    assert refusal(vocabulary_from_dict, data).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tokenizer": None}, TOKENIZER + "None"),
+        ({"symbols": ["<unk>", "a b"]}, "symbols must be distinct words, got 'a b' at index 1"),
+    ],
+)
+def test_a_saved_vocabulary_of_words_that_cannot_be_loaded(changes, message):
+    assert refusal(vocabulary_from_dict, WORDS.to_dict() | changes) == message
+
+
+def test_what_is_no_saved_vocabulary_is_refused():
+    assert refusal(vocabulary_from_dict, None) == NO_KIND + "None"
+    assert refusal(vocabulary_from_dict, {"kind": "char"}).startswith(NO_CHARS)
+    assert refusal(CharVocabulary.from_dict, WORDS.to_dict()).startswith(NO_CHARS)

@@ -1,0 +1,52 @@
+"""The checks of arrays at the public boundary: shapes, dtypes and ids, quoted when they are off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minilstm.backend import Array, get_array_module, is_on_host
+from minilstm.errors import InputError, quote
+
+State = tuple[Array, Array]
+
+
+def check_shape(name: str, array: Any, shape: tuple[int, ...], letters: str) -> None:
+    """InputError unless array is one, of this shape; letters spell it, such as "(T, B, V)"."""
+    got = tuple(array.shape) if hasattr(array, "shape") else type(array).__name__
+    if got != shape:
+        raise InputError(f"{name} must have shape {letters} = {shape}, got {got}")
+
+
+def check_token_ids(name: str, ids: Any, V: int, shape: tuple[int, ...] | None = None) -> None:
+    """InputError unless ids is an array (T, B) of integers from 0 to V - 1.
+
+    Ids on a GPU are not looked at, since that would wait for the device.
+
+    Args:
+        name: of the array, for the message. V: the vocabulary's size.
+        shape: which shape exactly; None: any (T, B), both at least 1.
+    """
+    if not hasattr(ids, "dtype") or ids.dtype.kind not in "iu":
+        got = getattr(ids, "dtype", type(ids).__name__)
+        raise InputError(f"{name} must be an array of integer ids, got {got}")
+    if shape is not None:
+        check_shape(name, ids, shape, "(T, B)")
+    elif ids.ndim != 2 or 0 in ids.shape:
+        got = tuple(ids.shape)
+        raise InputError(f"{name} must have shape (T, B), both at least 1, got {got}")
+    if is_on_host(ids):
+        for id in (ids.min(), ids.max()):
+            if not 0 <= id < V:
+                raise InputError(f"{name} must hold ids from 0 to {V - 1}, got {id}")
+
+
+def check_state(name: str, state: Any, shape: tuple[int, int, int], reference: Array) -> None:
+    """InputError unless state is a pair h, c of arrays (L, B, H) = shape whose dtype does not
+    change that of a computation with `reference`."""
+    if not isinstance(state, tuple | list) or len(state) != 2:
+        raise InputError(f"{name} must be a pair (h, c) of arrays, got {quote(state)}")
+    for part, array in zip(("h", "c"), state, strict=True):
+        check_shape(f"{name} {part}", array, shape, "(L, B, H)")
+    for part, array in zip(("h", "c"), state, strict=True):
+        if get_array_module(array).result_type(array.dtype, reference.dtype) != reference.dtype:
+            raise InputError(f"{name} {part} must be {reference.dtype}, got {array.dtype}")

@@ -1,0 +1,68 @@
+"""minilstm data: the corpora with a name, their files, and where these are."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from minilstm.cli import FailedError, show
+from minilstm.text.downloads import CORPORA, corpus_files, data_folder, fetch, verify
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "data",
+        help="list, fetch and verify the corpora",
+        description="The corpora with a name. MINILSTM_DATA names a folder that holds their files; "
+        "without it they are downloaded into a cache folder. A file is known by its SHA-256.",
+    )
+    parser.add_argument(
+        "action", choices=("list", "fetch", "verify", "path"),
+        help="list: corpora and their files; fetch: download what is missing; verify: compare "
+        "every SHA-256, exit 1 if a file is missing or wrong; path: where the files are",
+    )  # fmt: skip
+    parser.add_argument("corpus", metavar="NAME", nargs="?", help=f"one of {', '.join(CORPORA)}; "
+                        "otherwise all")  # fmt: skip
+    parser.set_defaults(work=data)
+
+
+def data(args: argparse.Namespace) -> None:
+    {"list": _list, "fetch": _fetch, "verify": _verify, "path": _path}[args.action](args.corpus)
+
+
+def _names(corpus: str | None) -> list[str]:
+    if corpus is not None:
+        corpus_files(corpus)  # raises where there is none of that name
+    return [corpus] if corpus is not None else list(CORPORA)
+
+
+def _list(corpus: str | None) -> None:
+    for name in _names(corpus):
+        files = corpus_files(name)
+        size = sum(file.size for file in files)
+        show(f"{name}: {size:,} bytes" if files else f"{name}: built in")
+        for file in files:
+            show(f"  {file.path}  {file.size:,} bytes  sha256 {file.sha256}")
+            for address in file.addresses:
+                show(f"    {address}")
+
+
+def _fetch(corpus: str | None) -> None:
+    for name in _names(corpus):
+        for split, path in fetch(name).items():
+            show(f"{name} {split}: {path}")
+
+
+def _verify(corpus: str | None) -> None:
+    states = {file: state for name in _names(corpus) for file, state in verify(name).items()}
+    for file, state in states.items():
+        show(f"{state:7}  {file.local_path}")
+    if bad := sum(state != "ok" for state in states.values()):
+        raise FailedError(f"{bad} of {len(states)} files are missing or wrong")
+
+
+def _path(corpus: str | None) -> None:
+    if corpus is None:
+        show(str(data_folder()))
+    for file in corpus_files(corpus) if corpus is not None else ():
+        show(str(file.local_path))

@@ -1,0 +1,265 @@
+"""A run that was stopped, whichever way, goes on as if it had not been."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+from running import ENVIRONMENT, SMALL, assert_same, command, files, nonsense, weights
+
+from minilstm import training
+from minilstm.checkpoint import read_checkpoint, read_run
+from minilstm.metrics import COLUMNS, read_rows
+
+MASKS = ["--num-layers", "2", "--dropout", "0.2", "--output-dropout", "0.2", "--weight-drop", "0.2",
+         "--batching", "shuffled", "--schedule", "cosine"]  # fmt: skip
+
+
+def stop_after(monkeypatch, step, error=KeyboardInterrupt):
+    """Let the next training end in the middle of a step, as a process that is killed there."""
+    taken = training._Run.train_step
+
+    def stopping(run, *batch):
+        if run.step == step:
+            raise error
+        taken(run, *batch)
+
+    monkeypatch.setattr(training._Run, "train_step", stopping)
+
+
+@pytest.fixture
+def stopped(train, monkeypatch):
+    """A run of 12 steps that was stopped in step 10, with a checkpoint at step 8."""
+    with monkeypatch.context() as patch:
+        stop_after(patch, 10)
+        assert train(*MASKS).code == 130
+    assert read_checkpoint(read_run("run"), "last").step == 8
+    return "run"
+
+
+# --- real processes
+
+
+@pytest.fixture
+def uninterrupted(folder, cli):
+    """The weights after 60 steps of the run that is interrupted below."""
+    assert cli("train", *LONG, "--out", "whole").code == 0
+    return weights("whole", "last")
+
+
+LONG = [*SMALL[:-2], *MASKS, "--steps", "60", "--checkpoint-every", "3", "--eval-every", "20"]
+
+
+def interrupt(number, folder):
+    """Send the signal once the run has a checkpoint; its exit code and stderr."""
+    slow = ["--sample-every", "1", "--sample-length", "100"]  # some 10 ms a step, for the signal
+    process = subprocess.Popen(
+        command("train", *LONG, *slow, "--out", "run"),
+        cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not (folder / "run" / "last").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    return process.returncode, err
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_a_checkpoint_from_which_it_goes_on(
+    folder, cli, uninterrupted, number, code
+):
+    returned, err = interrupt(number, folder)
+    assert returned == code
+    (line,) = re.findall("^error: .*", err, re.M)
+    step = int(re.search(r"interrupted after step (\d+) of 60: the checkpoint is saved", line)[1])
+    assert err.endswith(f"{line}\n")
+    assert read_checkpoint(read_run("run"), "last").step == step
+    assert cli("train", "--resume", "--out", "run").code == 0
+    assert_same(weights("run", "last"), uninterrupted)
+
+
+def test_a_killed_run_goes_on_bit_for_bit(folder, cli, uninterrupted):
+    assert interrupt(signal.SIGKILL, folder)[0] == -signal.SIGKILL
+    step = read_checkpoint(read_run("run"), "last").step
+    assert 0 < step < 60
+    assert step % 3 == 0
+    done = cli("train", "--resume", "--out", "run")
+    assert done.code == 0
+    assert_same(weights("run", "last"), uninterrupted)
+    assert_same(weights("run", "best"), weights("whole", "best"))
+    of_run, of_whole = (read_rows(folder / name / "metrics.csv") for name in ("run", "whole"))
+    for row, other in zip(of_run, of_whole, strict=True):
+        assert {k: v for k, v in row.items() if k != "seconds"} == {
+            k: v for k, v in other.items() if k != "seconds"
+        }
+
+
+def test_signals_before_training_end_at_once_and_write_nothing(train, folder, monkeypatch):
+    import os
+
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        monkeypatch.setattr(
+            "minilstm.cli.train.prepare", lambda *_, number=number: os.kill(os.getpid(), number)
+        )
+        before = files(folder)
+        done = train()
+        assert (done.code, done.out, done.err) == (code, "", "error: interrupted\n")
+        assert files(folder) == before
+
+
+def test_a_second_signal_does_not_wait_for_the_step(train, monkeypatch):
+    def hit(*_):
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        pytest.fail("the second one was waited for")
+
+    monkeypatch.setattr(training._Run, "train_step", hit)
+    before = signal.getsignal(signal.SIGTERM)
+    assert train().code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+# --- in this process, by the rules
+
+
+def test_the_same_flags_or_none_go_on_to_the_same_end(stopped, train, cli, folder):
+    shutil.copytree("run", "copy")
+    assert train(*MASKS, "--resume").code == 0
+    assert cli("train", "--resume", "--out", "copy").code == 0
+    assert train(*MASKS, "--out", "whole").code == 0
+    for run in ("run", "copy"):
+        assert_same(weights(run, "last"), weights("whole", "last"))
+        assert_same(weights(run, "best"), weights("whole", "best"))
+    steps = [row["step"] for row in read_rows(folder / "run" / "metrics.csv")]
+    assert steps == list(range(1, 13))
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--lr", "0.1"], "lr: the run has 0.02, got 0.1"),
+        (["--set", "lr=0.1"], "lr: the run has 0.02, got 0.1"),
+        (["--hidden-size", "9"], "hidden_size: the run has 8, got 9"),
+        (["--clip", "none"], "clip: the run has 1.0, got none"),
+        (["--steps", "13"], "steps: the run has 12, got 13"),
+        (["--minutes", "1"], "minutes: the run has none, got 1.0"),
+        (["--no-tie-weights", "--threads", "2"], "threads: the run has 1, got 2"),
+        (["--preset", "hello"], "batch_size: the run has 4, got 1"),
+        (["--seed", "1"], "seed: the run has 0, got 1"),
+        (["--init-from", "run"], "init_from: the run has None, got run"),
+    ],
+)
+def test_a_flag_that_differs_from_the_run_is_named_with_both_values(
+    trained, cli, folder, flags, message
+):
+    shutil.copytree(trained / "run", "run")
+    before = files(folder)
+    done = cli("train", "--resume", "--out", "run", *flags)
+    assert (done.code, done.out) == (2, "")
+    assert done.err == f"error: {message}\n"
+    assert files(folder) == before
+
+
+def test_a_run_without_a_checkpoint_starts_at_step_0(train, cli, folder):
+    train()
+    whole = weights("run", "last")
+    for name in ("best", "last"):
+        (folder / "run" / name).unlink()
+    shutil.rmtree(folder / "run" / "checkpoints")
+    assert cli("train", "--resume", "--out", "run").code == 0
+    assert_same(weights("run", "last"), whole)
+    steps = [row["step"] for row in read_rows(folder / "run" / "metrics.csv")]
+    assert steps == list(range(1, 13))
+
+
+def test_a_run_without_a_checkpoint_starts_from_the_weights_it_was_to_start_from(train, cli):
+    train()
+    again = ["train", "--init-from", "run", "--seed", "4", "--out", "new"]
+    cli(*again)
+    whole = weights("new", "last")
+    shutil.rmtree("new/checkpoints")
+    for name in ("best", "last"):
+        read_run("new").path.joinpath(name).unlink()
+    assert cli(*again, "--resume").code == 0
+    assert_same(weights("new", "last"), whole)
+
+
+def test_where_there_is_no_run_one_begins(train):
+    assert train("--resume").code == 0
+    assert read_checkpoint(read_run("run"), "last").step == 12
+
+
+def test_a_finished_run_says_so_and_is_left_alone(trained, cli, folder):
+    shutil.copytree(trained / "run", "run")
+    before = files(folder)
+    done = cli("train", *SMALL, "--resume")
+    assert (done.code, done.err) == (0, "")
+    assert done.out == "run is finished: 12 of 12 steps are taken\n"
+    assert files(folder) == before
+
+
+def test_a_run_that_has_lost_its_patience_is_finished(train, cli):
+    flags = ["--lr", "0", "--steps", "100", "--patience", "2"]
+    done = train(*flags)
+    assert done.code == 0
+    assert "stopped before its end" in done.err
+    assert train(*flags, "--resume").out == "run is finished: 12 of 100 steps are taken\n"
+
+
+def test_a_run_killed_before_its_last_evaluation_lets_the_counts_go_on(train, cli, monkeypatch):
+    """Patience, plateau and best loss are part of the checkpoint."""
+    flags = ["--lr", "0", "--steps", "100", "--patience", "4", "--schedule", "plateau"]
+    with monkeypatch.context() as patch:
+        stop_after(patch, 10)  # one evaluation without improvement is behind it
+        train(*flags)
+    assert train(*flags, "--resume").code == 0
+    assert read_checkpoint(read_run("run"), "last").step == 20
+
+
+def test_the_text_may_have_moved_but_must_be_the_same(stopped, cli, folder):
+    whole = cli("train", "--resume", "--out", "run", "--dry-run").out
+    (folder / "text.txt").rename(folder / "moved.txt")
+    lost = cli("train", "--resume", "--out", "run")
+    assert (lost.code, "'text.txt', which does not exist" in lost.err) == (2, True)
+    moved = cli("train", "--resume", "--out", "run", "--data", "moved.txt", "--dry-run").out
+    assert moved == whole.replace("text.txt", "moved.txt")
+    (folder / "text.txt").write_text(nonsense(3000, seed=1))
+    changed = cli("train", "--resume", "--out", "run")
+    assert changed.err == "error: data: 'text.txt' has changed since the run was begun\n"
+    (folder / "other.txt").write_text(nonsense(3000, seed=1))
+    other = cli("train", "--resume", "--out", "run", "--data", "other.txt")
+    assert other.err == (
+        "error: data: the run has 'text.txt', got 'other.txt', which is another text\n"
+    )
+    assert cli("train", "--resume", "--out", "run", "--data", "moved.txt").code == 0
+
+
+def test_the_number_of_threads_stays_what_it_was(stopped, cli, monkeypatch):
+    limits = []
+    limit = training.thread_limit
+    monkeypatch.setattr(
+        "minilstm.cli.train.thread_limit", lambda threads: limits.append(threads) or limit(threads)
+    )
+    config = json.loads(read_run("run").path.joinpath("config.json").read_text())
+    assert cli("train", "--resume", "--out", "run").code == 0
+    assert limits == [config["threads"]] == [1]
+
+
+def test_weights_alone_are_no_run_to_go_on_with(trained, cli):
+    cli("convert", trained / "run", "--to", "torch", "--out", "w.safetensors")
+    cli("convert", "w.safetensors", "--from", "torch", "--like", trained / "run", "--out", "new")
+    done = cli("train", "--resume", "--out", "new")
+    assert done.code == 2
+    assert "holds weights without the optimizer's state" in done.err
+
+
+def test_metrics_of_a_process_killed_while_writing_a_row_are_mended(stopped, cli, folder):
+    with open("run/metrics.csv", "a") as file:
+        file.write("9,324,0.0")
+    assert cli("train", "--resume", "--out", "run").code == 0
+    lines = (folder / "run" / "metrics.csv").read_text().splitlines()
+    assert [line.count(",") for line in lines] == [len(COLUMNS) - 1] * 13
