@@ -153,7 +153,7 @@ def _parse_run(path: Path, files: Mapping[str, bytes]) -> Run:
     extra = _parse_json(where, files[where.name])
     found = extra.pop("format", None) if isinstance(extra, dict) else None
     if type(found) is not int or found != FORMAT:
-        raise InputError(f"{where}: format must be {FORMAT}, got {quote(found)}: a newer minilstm's?")
+        raise InputError(f"{where}: format must be {FORMAT}, got {quote(found)} (a newer one?)")
     symbols = _parse_json(path / "vocabulary.json", files["vocabulary.json"])
     try:
         names = [f.name for f in fields(ModelConfig)]

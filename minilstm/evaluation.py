@@ -47,20 +47,13 @@ class Evaluation:
     def to_dict(self) -> dict[str, float | int]:
         """The five figures by name."""
         return {
-            "loss": self.loss,
-            "perplexity": self.perplexity,
-            "bits_per_token": self.bits_per_token,
-            "accuracy": self.accuracy,
-            "tokens": self.tokens,
-        }
+            "loss": self.loss, "perplexity": self.perplexity, "bits_per_token": self.bits_per_token,
+            "accuracy": self.accuracy, "tokens": self.tokens,
+        }  # fmt: skip
 
 
 def evaluate(
-    params: Params,
-    config: ModelConfig,
-    ids: IntArray,
-    streams: int = 1,
-    window: int | None = None,
+    params: Params, config: ModelConfig, ids: IntArray, streams: int = 1, window: int | None = None
 ) -> Evaluation:
     """Score every token of a text but the first, given all that came before it; dropout is off.
 

@@ -17,11 +17,9 @@ from minilstm.model import ModelConfig, Params, forward
 
 
 def next_token_probabilities(
-    logits: np.ndarray,
-    temperature: float = 1.0,
-    top_k: int | None = None,
+    logits: np.ndarray, temperature: float = 1.0, top_k: int | None = None,
     top_p: float | None = None,
-) -> np.ndarray:
+) -> np.ndarray:  # fmt: skip
     """softmax(logits / temperature), restricted to the likeliest tokens, in float64.
 
     Args:
@@ -58,18 +56,10 @@ def next_token_probabilities(
 
 
 def generate_ids(
-    params: Params,
-    config: ModelConfig,
-    prompt: np.ndarray,
-    length: int,
-    *,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    greedy: bool = False,
-    forbidden: int | None = None,
-    rng: np.random.Generator | None = None,
-) -> Iterator[int]:
+    params: Params, config: ModelConfig, prompt: np.ndarray, length: int, *,
+    temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None,
+    greedy: bool = False, forbidden: int | None = None, rng: np.random.Generator | None = None,
+) -> Iterator[int]:  # fmt: skip
     """Yield `length` token ids that continue `prompt`, each as soon as it is known.
 
     Dropout is never active here.

@@ -92,14 +92,9 @@ class Report:
 
 
 def complex_step(
-    f: Callable[[dict[str, Any]], Any],
-    arrays: Arrays,
-    grads: Arrays,
-    *,
-    h: float = 1e-20,
-    tolerance: float = 1e-12,
-    raise_on_failure: bool = True,
-) -> Report:
+    f: Callable[[dict[str, Any]], Any], arrays: Arrays, grads: Arrays, *, h: float = 1e-20,
+    tolerance: float = 1e-12, raise_on_failure: bool = True,
+) -> Report:  # fmt: skip
     """Compare grads with Im f(x + ih e_k) / h at every entry of every array.
 
     Args:
@@ -136,15 +131,9 @@ def complex_step(
 
 
 def central_differences(
-    f: Callable[[dict[str, Any]], Any],
-    arrays: Arrays,
-    grads: Arrays,
-    *,
-    eps: float = 1e-5,
-    atol: float = 1e-9,
-    rtol: float = 1e-5,
-    raise_on_failure: bool = True,
-) -> Report:
+    f: Callable[[dict[str, Any]], Any], arrays: Arrays, grads: Arrays, *, eps: float = 1e-5,
+    atol: float = 1e-9, rtol: float = 1e-5, raise_on_failure: bool = True,
+) -> Report:  # fmt: skip
     """Compare grads with (f(x + ε e_k) - f(x - ε e_k)) / 2ε at every entry of every array.
 
     Args:
@@ -186,16 +175,9 @@ def central_differences(
 
 
 def directional(
-    f: Callable[[dict[str, Any]], Any],
-    arrays: Arrays,
-    grads: Arrays,
-    *,
-    rng: np.random.Generator,
-    eps: float = 1e-5,
-    atol: float = 1e-9,
-    rtol: float = 1e-5,
-    raise_on_failure: bool = True,
-) -> Report:
+    f: Callable[[dict[str, Any]], Any], arrays: Arrays, grads: Arrays, *, rng: np.random.Generator,
+    eps: float = 1e-5, atol: float = 1e-9, rtol: float = 1e-5, raise_on_failure: bool = True,
+) -> Report:  # fmt: skip
     """Compare Σ grads · u with (f(x + ε u) - f(x - ε u)) / 2ε along one random direction u.
 
     u is a unit vector over all arrays together: two evaluations of f, whatever the number of
@@ -243,14 +225,9 @@ def _at_every_entry(
 
 
 def _report(
-    method: str,
-    grads: Arrays,
-    numeric: Arrays,
-    atol: float,
-    rtol: float,
-    relative_to_largest: bool,
-    raise_on_failure: bool,
-) -> Report:
+    method: str, grads: Arrays, numeric: Arrays, atol: float, rtol: float,
+    relative_to_largest: bool, raise_on_failure: bool,
+) -> Report:  # fmt: skip
     checks = {}
     for name, n in numeric.items():
         a = np.asarray(grads[name])
@@ -262,16 +239,10 @@ def _report(
         badness = np.where(ok & ~ok.all(), -1.0, np.nan_to_num(error, nan=np.inf))
         worst = tuple(int(k) for k in np.unravel_index(np.argmax(badness), n.shape))
         checks[name] = TensorCheck(
-            name=name,
-            entries=n.size,
-            norm=float(np.linalg.norm(a)),
-            max_error=float(error.max()),
-            max_gradient=float(np.abs(a).max()),
-            worst=worst,
-            analytic=float(a[worst]),
-            numeric=float(n[worst]),
-            passed=bool(ok.all()),
-        )
+            name=name, entries=n.size, norm=float(np.linalg.norm(a)), max_error=float(error.max()),
+            max_gradient=float(np.abs(a).max()), worst=worst, analytic=float(a[worst]),
+            numeric=float(n[worst]), passed=bool(ok.all()),
+        )  # fmt: skip
     report = Report(method, checks)
     if raise_on_failure:
         report.raise_if_failed()

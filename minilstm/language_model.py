@@ -95,16 +95,10 @@ class LanguageModel:
         return sum(math.prod(shape) for shape in self.config.parameter_shapes().values())
 
     def generate(
-        self,
-        prompt: str,
-        length: int,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        greedy: bool = False,
-        stop: str | None = None,
+        self, prompt: str, length: int, temperature: float = 1.0, top_k: int | None = None,
+        top_p: float | None = None, greedy: bool = False, stop: str | None = None,
         seed: int | None = None,
-    ) -> str:
+    ) -> str:  # fmt: skip
         """The prompt and its continuation by `length` tokens; shorter if `stop` comes up.
 
         Args:
@@ -123,16 +117,10 @@ class LanguageModel:
         return prompt + "".join(pieces)
 
     def stream(
-        self,
-        prompt: str,
-        length: int,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        greedy: bool = False,
-        stop: str | None = None,
+        self, prompt: str, length: int, temperature: float = 1.0, top_k: int | None = None,
+        top_p: float | None = None, greedy: bool = False, stop: str | None = None,
         seed: int | None = None,
-    ) -> Iterator[str]:
+    ) -> Iterator[str]:  # fmt: skip
         """`generate` with the same arguments, but in pieces as they are made.
 
         Returns:
@@ -147,17 +135,10 @@ class LanguageModel:
         if seed is not None:
             check_count("seed", seed)
         ids = generate_ids(
-            self.params,
-            self.config,
-            self.vocab.encode(prompt),
-            length,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            greedy=greedy,
-            forbidden=self.vocab.unknown_id,
+            self.params, self.config, self.vocab.encode(prompt), length, temperature=temperature,
+            top_k=top_k, top_p=top_p, greedy=greedy, forbidden=self.vocab.unknown_id,
             rng=np.random.default_rng(seed),
-        )
+        )  # fmt: skip
         return self._pieces(ids, prompt, stop)
 
     def _pieces(self, ids: Iterator[int], prompt: str, stop: str | None) -> Iterator[str]:

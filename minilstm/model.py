@@ -270,13 +270,9 @@ def forward(
 
 
 def forward_with_cache(
-    params: Params,
-    config: ModelConfig,
-    inputs: Array,
-    state: State | None = None,
-    *,
+    params: Params, config: ModelConfig, inputs: Array, state: State | None = None, *,
     rng: np.random.Generator | None = None,
-) -> tuple[Array, State, ModelCache]:
+) -> tuple[Array, State, ModelCache]:  # fmt: skip
     """As `forward`, with what `backward` needs, and with dropout if there is an rng.
 
     Args:
@@ -315,14 +311,9 @@ def backward(
 
 
 def loss_and_grads(
-    params: Params,
-    config: ModelConfig,
-    inputs: Array,
-    targets: Array,
-    state: State | None = None,
-    *,
-    rng: np.random.Generator | None = None,
-) -> tuple[Array, Params, State]:
+    params: Params, config: ModelConfig, inputs: Array, targets: Array, state: State | None = None,
+    *, rng: np.random.Generator | None = None,
+) -> tuple[Array, Params, State]:  # fmt: skip
     """One training step's loss, gradients and next state: forward, loss and backward in one.
 
     The same as forward_with_cache, softmax_cross_entropy and backward, but for the output layer:
@@ -358,12 +349,9 @@ def loss_and_grads(
 
 
 def _body_forward(
-    params: Params,
-    config: ModelConfig,
-    inputs: Array,
-    state: State | None,
+    params: Params, config: ModelConfig, inputs: Array, state: State | None,
     rng: np.random.Generator | None,
-) -> tuple[State, ModelCache]:
+) -> tuple[State, ModelCache]:  # fmt: skip
     """Everything below the output layer: ids (T, B) -> hs (T, B, H), which the cache holds."""
     reference = params["fc.b"]
     xp, (T, B) = get_array_module(reference), inputs.shape

@@ -216,12 +216,9 @@ class Adam(Optimizer):
     moment_names = ("m", "v")
 
     def __init__(
-        self,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
+        self, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
         weight_decay: float = 0.0,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(lr, weight_decay)
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
             raise InputError(f"betas must be two numbers in [0, 1), got {betas}")
@@ -262,12 +259,9 @@ class AdamW(Adam):
     """
 
     def __init__(
-        self,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
+        self, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
         weight_decay: float = 1e-2,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(lr, betas, eps, weight_decay)
 
     def _update(self, p: Array, g: Array, *moments: Array) -> None:

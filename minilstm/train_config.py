@@ -85,7 +85,8 @@ class TrainConfig:
                 check_number(name, getattr(self, name), fits, lambda x: 0 < x <= 1e9)
         if self.clip is not None:
             check_number("clip", self.clip, "above 0", lambda x: x > 0)
-        for name in ("final_lr", "momentum", "weight_decay", "lr"):
+        check_number("momentum", self.momentum, "in [0, 1)", lambda x: 0 <= x < 1)
+        for name in ("final_lr", "weight_decay", "lr"):
             check_number(name, getattr(self, name), "from 0 up", lambda x: x >= 0)
         check_number("decay_factor", self.decay_factor, "between 0 and 1", lambda x: 0 < x < 1)
         if self.momentum and self.optimizer != "sgd":

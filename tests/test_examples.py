@@ -341,7 +341,7 @@ BAD_INPUT = [
     (SHAKESPEARE, ("--data", "empty.txt"), "want a UTF-8 text file", "'empty.txt' is empty"),
     (SHAKESPEARE, ("--data", "one.txt"), "need at least 2 tokens", "got 1"),
     (SHAKESPEARE, ("--data", "binary"), "want a UTF-8 text file", "'binary' has byte 0x80"),
-    (SHAKESPEARE, ("--data", "nul.txt"), "want a UTF-8 text file", "'nul.txt' has a NUL byte"),
+    (SHAKESPEARE, ("--data", "nul.txt"), "want a UTF-8 text file", "'nul.txt' has a NUL character"),
     (SHAKESPEARE, ("--data", "latin1.txt"), "want a UTF-8 text file", "byte 0xe7 at offset 3"),
     (SHAKESPEARE, ("--data", "none.txt"), "want a UTF-8 text file", "'none.txt' does not exist"),
     (SHAKESPEARE, ("--data", "folder.png"), "want a UTF-8 text file", "'folder.png' is a folder"),

@@ -22,7 +22,7 @@ CALLING_FORMS = [
     (ml.contiguous_streams, "ids, batch_size, seq_len"),
     (ml.random_windows, "ids, batch_size, seq_len"),
     (ml.shuffled_windows, "ids, batch_size, seq_len"),
-    (ml.ModelConfig, "vocab_size, hidden_size, num_layers=1, embedding_size=None"),
+    (ml.ModelConfig, "vocab_size, hidden_size=128, num_layers=1, embedding_size=None"),
     (ml.init_params, "config, rng, dtype="),
     (ml.init_state, "config, batch_size, dtype="),
     (ml.forward, "params, config, inputs, state=None"),

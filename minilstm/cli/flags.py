@@ -65,8 +65,8 @@ def given_settings(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _say(said: dict[str, Any], name: str, value: Any) -> None:
-    if said.setdefault(name, value) != value:
-        first, second = settings.spell(said[name]), settings.spell(value)
+    first, second = settings.spell(said.setdefault(name, value)), settings.spell(value)
+    if first != second:
         raise InputError(f"{name} must be said once, got {first} and {second}")
 
 

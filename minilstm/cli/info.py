@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -34,33 +35,35 @@ def add_parser(subparsers: Any) -> None:
 
 def info(args: argparse.Namespace) -> None:
     given = flags.given_settings(args)
-    if args.run is not None and given.keys() - {"device"}:
+    lines = [
+        ", ".join(f"{name} {version}" for name, version in versions().items()),
+        f"device: {choose_device(given.get('device'))}; "
+        f"threads of matrix products: {blas_threads()}",
+    ]
+    about_settings = bool(given.keys() - {"device"})
+    if args.run is not None and about_settings:
         raise InputError(f"want a run or settings, got {args.run} and {', '.join(given)}")
-    device = choose_device(given.get("device"))
-    show(", ".join(f"{name} {version}" for name, version in versions().items()))
-    show(f"device: {device}; threads of matrix products: {blas_threads()}")
     if args.run is not None:
-        _show_run(args.run)
-    elif given.keys() - {"device"}:
+        lines += _of_run(args.run)
+    elif about_settings:
         setup = prepare(given)
-        for line in setup.lines(setup.steps):
-            show(line)
+        lines += setup.lines(setup.steps)
+    show("\n".join(lines))
 
 
-def _show_run(path: str) -> None:
-    """Of a run that `minilstm train` did not begin, its batches are not known."""
+def _of_run(path: str) -> Iterator[str]:
+    """What a run is; if `minilstm train` did not begin it, the batches are the defaults'."""
     run = read_run(path)
     record = read_record(run) if has_record(run) else None
     flat = record.settings if record is not None else settings.defaults()
     B, T, dtype = flat["batch_size"], flat["seq_len"], np.dtype(flat["dtype"])
     memory = estimate_memory(run.config, B, T, dtype.itemsize, flat["optimizer"])
-    show(f"{run.path}: {run.vocabulary!r}")
+    yield f"{run.path}: {run.vocabulary!r}"
     for name, value in asdict(run.config).items():
-        show(f"  {name} = {settings.spell(value)}")
-    for line in size_lines(run.config, (B, T), dtype, memory):
-        show(line)
+        yield f"  {name} = {settings.spell(value)}"
+    yield from size_lines(run.config, (B, T), dtype, memory)
     for which in ("best", "last"):
         if has_checkpoint(run, which):
             step = read_checkpoint(run, which, weights_only=True).step
             of = f" of {record.total_steps:,}" if record is not None else ""
-            show(f"{which}: step {step:,}{of}")
+            yield f"{which}: step {step:,}{of}"

@@ -105,8 +105,8 @@ def _resume(args: argparse.Namespace, given: dict[str, Any], out: Path, signals:
     record = read_record(run)
     init_from, total = record.init_from, record.total_steps
     flags.check_same(record.settings, _without(given, _PLACES), "the run")
-    if args.init_from not in (None, init_from):
-        raise InputError(f"init_from: the run has {init_from}, got {args.init_from}")
+    if args.init_from is not None:
+        flags.check_same({"init_from": init_from}, {"init_from": args.init_from}, "the run")
     if has_checkpoint(run, "last"):
         last, init_from = read_checkpoint(run, "last", weights_only=True), None
         if is_finished(last, TrainConfig(**settings.of_table("train", record.settings)), total):

@@ -40,6 +40,13 @@ def stopped(train, monkeypatch):
     return "run"
 
 
+def forget_checkpoints(run):
+    for name in ("best", "last"):
+        (run / name).unlink()
+    for checkpoint in (run / "checkpoints").iterdir():
+        shutil.rmtree(checkpoint)
+
+
 # --- real processes
 
 
@@ -148,9 +155,9 @@ def test_the_same_flags_or_none_go_on_to_the_same_end(stopped, train, cli, folde
         (["--steps", "13"], "steps: the run has 12, got 13"),
         (["--minutes", "1"], "minutes: the run has none, got 1.0"),
         (["--no-tie-weights", "--threads", "2"], "threads: the run has 1, got 2"),
-        (["--preset", "hello"], "batch_size: the run has 4, got 1"),
+        (["--preset", "hello"], "hidden_size: the run has 8, got 128"),
         (["--seed", "1"], "seed: the run has 0, got 1"),
-        (["--init-from", "run"], "init_from: the run has None, got run"),
+        (["--init-from", "run"], "init_from: the run has none, got run"),
     ],
 )
 def test_a_flag_that_differs_from_the_run_is_named_with_both_values(
@@ -167,23 +174,21 @@ def test_a_flag_that_differs_from_the_run_is_named_with_both_values(
 def test_a_run_without_a_checkpoint_starts_at_step_0(train, cli, folder):
     train()
     whole = weights("run", "last")
-    for name in ("best", "last"):
-        (folder / "run" / name).unlink()
-    shutil.rmtree(folder / "run" / "checkpoints")
+    forget_checkpoints(folder / "run")
     assert cli("train", "--resume", "--out", "run").code == 0
     assert_same(weights("run", "last"), whole)
     steps = [row["step"] for row in read_rows(folder / "run" / "metrics.csv")]
     assert steps == list(range(1, 13))
 
 
-def test_a_run_without_a_checkpoint_starts_from_the_weights_it_was_to_start_from(train, cli):
+def test_a_run_without_a_checkpoint_begins_with_the_weights_it_was_to_begin_with(
+    train, cli, folder
+):
     train()
     again = ["train", "--init-from", "run", "--seed", "4", "--out", "new"]
     cli(*again)
     whole = weights("new", "last")
-    shutil.rmtree("new/checkpoints")
-    for name in ("best", "last"):
-        read_run("new").path.joinpath(name).unlink()
+    forget_checkpoints(folder / "new")
     assert cli(*again, "--resume").code == 0
     assert_same(weights("new", "last"), whole)
 

@@ -1,0 +1,69 @@
+"""The estimate of a step's memory against what a step allocates."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from minilstm.memory import estimate_memory
+from minilstm.model import ModelConfig, init_params, loss_and_grads
+from minilstm.optim import clip_and_tensor_norms
+from minilstm.train_config import TrainConfig
+
+
+def measured(config, B, T, optimizer, dtype):
+    """The peak of bytes allocated while a step is taken, with all that stays between steps."""
+    rng = np.random.default_rng(0)
+    inputs, targets = rng.integers(0, config.vocab_size, (2, T, B))
+    tracemalloc.start()
+    try:
+        params = init_params(config, rng, dtype)
+        best = {name: p.copy() for name, p in params.items()}
+        update, state = TrainConfig(optimizer=optimizer).make_optimizer(), None
+
+        def step(state):
+            _, grads, state = loss_and_grads(params, config, inputs, targets, state, rng=rng)
+            clip_and_tensor_norms(grads, 1.0)
+            update.step(params, grads)
+            return state
+
+        state = step(state)  # the first one makes the optimizer's arrays
+        tracemalloc.reset_peak()
+        step(state)
+        assert len(best) == len(params)  # they are still there
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+CHARACTERS = ModelConfig(65, 128)
+MASKED = ModelConfig(300, 64, 2, 64, dropout=0.2, embedding_dropout=0.2, output_dropout=0.2,
+                     locked_dropout=True, weight_drop=0.3, tie_weights=True)  # fmt: skip
+WORDS = ModelConfig(20_000, 32, 2, 48, dropout=0.5, output_dropout=0.5)
+WIDE = ModelConfig(65, 256, embedding_size=64)
+
+
+@pytest.mark.parametrize(
+    "config, B, T, optimizer, dtype",
+    [
+        (CHARACTERS, 32, 50, "adam", np.float32),  # activations
+        (CHARACTERS, 16, 20, "adam", np.float64),
+        (MASKED, 20, 30, "adamw", np.float32),  # masks
+        (WORDS, 30, 20, "adam", np.float32),  # chunks of logits, a large embedding
+        (WIDE, 2, 5, "sgd", np.float32),  # parameters
+        (WIDE, 2, 5, "adam", np.float32),
+    ],
+)
+def test_the_estimate_is_within_a_tenth_of_what_a_step_allocates(config, B, T, optimizer, dtype):
+    estimate = estimate_memory(config, B, T, np.dtype(dtype).itemsize, optimizer)
+    assert estimate["total"] == pytest.approx(measured(config, B, T, optimizer, dtype), rel=0.1)
+
+
+def test_the_parts_add_up_and_those_that_stay_are_copies_of_the_parameters():
+    parameters = 4 * (65 * 512 + 128 * 512 + 512 + 128 * 65 + 65)
+    sizes = estimate_memory(CHARACTERS, 8, 8)
+    assert (sizes["parameters"], sizes["optimizer"]) == (parameters, 2 * parameters)
+    assert sizes["best weights"] == parameters
+    assert sizes["total"] == sum(size for name, size in sizes.items() if name != "total")
+    without = estimate_memory(CHARACTERS, 8, 8, keep_best=False)
+    assert sizes["total"] - without["total"] == parameters
