@@ -52,9 +52,9 @@ class ModelConfig:
 
     Args:
         vocab_size: V.
-        hidden_size: H.
-        num_layers: L.
-        embedding_size: E, or None for one-hot input (D = V).
+        hidden_size: H, units of each layer.
+        num_layers: L, layers.
+        embedding_size: E; none: one-hot input (D = V).
         dropout: probability in [0, 1) on what one layer passes to the next.
         embedding_dropout: the same on the embedding's x; needs an embedding.
         output_dropout: the same on the top layer's hs.
@@ -65,8 +65,8 @@ class ModelConfig:
             PyTorch's modules do, or from N(0, 1/H) where it is tied; "xavier" and "orthogonal"
             draw W_x and W_h so, "xavier_orthogonal" one each way, the embedding and the output
             matrix from U(±0.1), biases zero.
-        forget_bias: if not None, the forget gate's biases start at this value; 1 lets a new model
-            remember (Jozefowicz et al. 2015).
+        forget_bias: where the forget gate's biases start; none: as init draws them; 1 lets a new
+            model remember (Jozefowicz et al. 2015).
     Raises:
         InputError: a size is no positive integer, a probability or forget_bias is out of range,
             init is none of the four, or settings do not fit each other.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import functools
 import json
+import re
 import tomllib
 import types
 import typing
@@ -33,10 +34,15 @@ class DataConfig:
     """Which text, and how it becomes tokens. See `minilstm.text.corpora.load_corpus`.
 
     Attributes:
-        data: a corpus's name or a file. val_data: a file that validates; None: data's own part.
-        level: "char" or "word". tokenizer, min_count: of words.
-        lower, collapse_whitespace, keep: normalisation before anything else.
-        unknown: of characters; the symbol that stands for all others, or None.
+        data: a corpus's name, such as shakespeare, or a UTF-8 text file.
+        val_data: a file that validates; none: the text's own part for that, or its last tenth.
+        level: what a token is, char or word.
+        tokenizer: of words: basic_english or split.
+        min_count: words that occur less often become <unk>.
+        lower: whether capitals are read as small letters.
+        collapse_whitespace: whether each run of white space is read as one space.
+        keep: the only characters to keep; none: all.
+        unknown: the symbol for characters that the training text lacks; none: as needed.
     """
 
     data: str
@@ -73,8 +79,8 @@ class RunConfig:
     """What a run computes on and with.
 
     Attributes:
-        device: "auto", "cpu" or "cuda"; None: what MINILSTM_DEVICE says, or else "auto".
-        dtype: of the parameters, "float32" or "float64".
+        device: auto, cpu or cuda; none: what MINILSTM_DEVICE says, or else auto.
+        dtype: of the parameters: float32 or float64.
     """
 
     device: str | None = None
@@ -87,7 +93,13 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """How the run's model is sampled unless the command line says otherwise."""
+    """How the run's model is sampled, unless `minilstm sample` is told otherwise.
+
+    Attributes:
+        temperature: below 1 is safer, above 1 bolder.
+        top_k: only the k likeliest tokens; none: all.
+        top_p: only the likeliest tokens, of this probability together; none: all.
+    """
 
     temperature: float = 1.0
     top_k: int | None = None
@@ -101,59 +113,6 @@ TABLES: dict[str, type] = {
     "run": RunConfig,
     "sample": SampleConfig,
 }
-HELP = {  # one line each, for --help
-    "data": "a corpus's name (see `minilstm data list`) or a UTF-8 text file",
-    "val_data": "a text file that validates; none: the text's own part, or its last tenth",
-    "level": "what a token is: char or word",
-    "tokenizer": "of words: basic_english or split",
-    "min_count": "words that occur less often become <unk>",
-    "lower": "read capitals as small letters",
-    "collapse_whitespace": "read each run of white space as one space",
-    "keep": "the only characters to keep; none: all",
-    "unknown": "the symbol for characters outside the training text; none: as needed",
-    "hidden_size": "H, hidden units of each layer",
-    "num_layers": "L, layers",
-    "embedding_size": "E; none: one-hot input",
-    "dropout": "probability of dropping what one layer passes to the next",
-    "embedding_dropout": "the same on the embedding's output",
-    "output_dropout": "the same on the top layer's output",
-    "locked_dropout": "one dropout mask for all time steps instead of one for each",
-    "weight_drop": "probability of dropping recurrent weights, for a whole batch",
-    "tie_weights": "one matrix for embedding and output; needs E = H",
-    "init": "initial weights: pytorch, xavier, orthogonal or xavier_orthogonal",
-    "forget_bias": "the forget gates' first bias; none: as init draws it",
-    "steps": "how long to train; at most one of steps, epochs and minutes",
-    "epochs": "how long to train, in passes over the text; one if nothing is said",
-    "minutes": "how long to train; a few steps are timed, and their number fixed",
-    "batching": "streams (the state is carried), random or shuffled windows",
-    "batch_size": "B, sequences side by side",
-    "seq_len": "T, steps through which gradients flow back",
-    "optimizer": "adam, adamw or sgd",
-    "momentum": "of sgd",
-    "weight_decay": "an L2 penalty with adam and sgd, decoupled with adamw",
-    "lr": "learning rate at its highest",
-    "schedule": "of the learning rate: constant, cosine, step or plateau",
-    "warmup_steps": "of cosine: steps of a linear rise",
-    "final_lr": "of cosine: where it ends",
-    "decay_every": "of step: steps between two falls",
-    "decay_factor": "of step and plateau: what a fall multiplies the rate by",
-    "decay_patience": "of plateau: evaluations without improvement that are put up with",
-    "clip": "largest global norm of the gradients; none: no clipping",
-    "eval_every": "steps between evaluations; none: about twenty in all",
-    "eval_tokens": "validation targets that each of them scores; the last scores all",
-    "eval_streams": "pieces of the validation text that are read side by side",
-    "patience": "evaluations without improvement before the run stops; none: never",
-    "checkpoint_every": "steps between checkpoints; none: at each evaluation",
-    "sample_every": "steps between samples; none: no samples",
-    "sample_length": "tokens of each of them",
-    "seed": "of everything random",
-    "threads": "of matrix products on the CPU; none: as many as NumPy takes",
-    "device": "auto, cpu or cuda; none: MINILSTM_DEVICE, or else auto",
-    "dtype": "of the parameters: float32 or float64",
-    "temperature": "of `minilstm sample`: below 1 is safer, above 1 bolder",
-    "top_k": "of `minilstm sample`: only the k likeliest tokens; none: all",
-    "top_p": "of `minilstm sample`: only the likeliest tokens, of this probability together",
-}
 _HOW_LONG = {"steps", "epochs", "minutes"}  # one of them replaces the others
 
 
@@ -166,6 +125,19 @@ def setting_types() -> dict[str, tuple[str, Any]]:
         for field in fields(kind)
         if field.name != "vocab_size"
     }
+
+
+@functools.cache
+def helps() -> dict[str, str]:
+    """Every setting's help: what the docstring of its config says of it."""
+    found: dict[str, str] = {}
+    for kind in TABLES.values():
+        names = "|".join(field.name for field in fields(kind))
+        entries = " ".join((kind.__doc__ or "").partition("Raises:")[0].split())
+        _, *pairs = re.split(rf"(?<=[:.] )((?:(?:{names}), )*(?:{names})): ", entries)
+        for group, text in zip(pairs[::2], pairs[1::2], strict=True):
+            found |= dict.fromkeys(group.split(", "), text.strip().removesuffix("."))
+    return found
 
 
 @functools.cache

@@ -13,26 +13,33 @@ class TrainConfig:
     """How to train.
 
     Attributes:
-        steps, epochs, minutes: how long; exactly one of the three, or none for one epoch.
-            `minutes` times a few steps, and fixes their number before the first.
+        steps: how long; at most one of steps, epochs and minutes; one epoch if there is none.
+        epochs: the same, in passes over the text.
+        minutes: the same, by the clock: a few steps are timed, and their number is fixed.
         batching: "streams", contiguous with the state carried; "random" windows; or "shuffled"
-            windows, each once per epoch. See `minilstm.text.batching`.
-        batch_size: B. seq_len: T, the steps through which gradients flow back.
-        optimizer: "adam", "adamw" or "sgd". momentum: of sgd.
+            windows, each once per epoch.
+        batch_size: B, sequences side by side.
+        seq_len: T, steps through which gradients flow back.
+        optimizer: "adam", "adamw" or "sgd".
+        momentum: of sgd.
         weight_decay: an L2 penalty with adam and sgd, decoupled with adamw.
         lr: learning rate at its highest.
-        schedule: "constant"; "cosine", down to final_lr after warmup_steps of linear rise; "step",
-            times decay_factor every decay_every steps; or "plateau", times decay_factor after
-            more than decay_patience evaluations without improvement.
-        clip: largest global norm of the gradients; None does not clip.
-        eval_every: steps between evaluations; None: about twenty in the whole run.
-        eval_tokens: validation targets that each of these scores. The final one scores all.
-        eval_streams: how many pieces of the validation text are read side by side.
-        patience: evaluations without improvement before the run stops; None never does.
-        checkpoint_every: steps between "last" checkpoints; None: at each evaluation.
-        sample_every: steps between printed samples; None prints none. sample_length: tokens.
+        schedule: of the rate: "constant", "cosine", "step" or "plateau".
+        warmup_steps: of cosine: how many steps it rises first.
+        final_lr: of cosine: where it ends.
+        decay_every: of step: how many steps it keeps a rate.
+        decay_factor: of step and plateau: what a fall multiplies the rate by.
+        decay_patience: of plateau: evaluations without improvement that are put up with.
+        clip: largest global norm of the gradients; none: no clipping.
+        eval_every: steps between evaluations; none: about twenty in the whole run.
+        eval_tokens: validation targets that each of these scores; the final one scores all.
+        eval_streams: pieces of the validation text that are read side by side.
+        patience: evaluations without improvement before the run stops; none: it never does.
+        checkpoint_every: steps between "last" checkpoints; none: at each evaluation.
+        sample_every: steps between printed samples; none: no samples.
+        sample_length: tokens of each.
         seed: of everything random.
-        threads: of the matrix products on the CPU; None leaves them as they are.
+        threads: of the matrix products on the CPU; none: as many as NumPy takes.
     Raises:
         InputError: a value is out of range, or two do not fit together.
     """

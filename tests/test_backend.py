@@ -318,7 +318,7 @@ def test_to_device_cpu_needs_no_cupy(monkeypatch):
 def test_importing_it_loads_numpy_and_nothing_else(name):
     """minilstm.cli and minilstm.plots are what examples/train_hello.py imports besides."""
     program = f"""
-import sys, numpy
+import sys, numpy, numpy.random
 before = set(sys.modules)
 import {name}
 new = {{module.partition(".")[0] for module in set(sys.modules) - before}}

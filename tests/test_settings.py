@@ -18,8 +18,10 @@ NAMES = list(settings.setting_types())
 def test_every_field_of_the_configs_is_a_setting_with_a_line_of_help():
     of_model = {field.name for field in fields(ModelConfig)} - {"vocab_size"}
     assert of_model | {field.name for field in fields(TrainConfig)} <= set(NAMES)
-    assert settings.HELP.keys() == set(NAMES)
-    assert all("\n" not in line and "%" not in line for line in settings.HELP.values())
+    helps = settings.helps()
+    assert helps.keys() - {"vocab_size"} == set(NAMES)
+    assert all(helps.values())
+    assert helps["decay_every"] == "of step: how many steps it keeps a rate"
 
 
 def test_every_setting_but_the_text_has_a_default():

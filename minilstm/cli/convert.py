@@ -11,7 +11,7 @@ import numpy as np
 
 from minilstm.checkpoint import holds_run, read_run, save_model
 from minilstm.cli import show
-from minilstm.cli.setup import load_run
+from minilstm.cli.runs import load_run
 from minilstm.errors import InputError
 from minilstm.torch_weights import from_torch_state_dict, to_torch_state_dict
 

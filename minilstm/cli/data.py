@@ -27,42 +27,27 @@ def add_parser(subparsers: Any) -> None:
 
 
 def data(args: argparse.Namespace) -> None:
-    {"list": _list, "fetch": _fetch, "verify": _verify, "path": _path}[args.action](args.corpus)
-
-
-def _names(corpus: str | None) -> list[str]:
-    if corpus is not None:
-        corpus_files(corpus)  # raises where there is none of that name
-    return [corpus] if corpus is not None else list(CORPORA)
-
-
-def _list(corpus: str | None) -> None:
-    for name in _names(corpus):
-        files = corpus_files(name)
-        size = sum(file.size for file in files)
-        show(f"{name}: {size:,} bytes" if files else f"{name}: built in")
-        for file in files:
-            show(f"  {file.path}  {file.size:,} bytes  sha256 {file.sha256}")
-            for address in file.addresses:
-                show(f"    {address}")
-
-
-def _fetch(corpus: str | None) -> None:
-    for name in _names(corpus):
-        for split, path in fetch(name).items():
-            show(f"{name} {split}: {path}")
-
-
-def _verify(corpus: str | None) -> None:
-    states = {file: state for name in _names(corpus) for file, state in verify(name).items()}
-    for file, state in states.items():
-        show(f"{state:7}  {file.local_path}")
-    if bad := sum(state != "ok" for state in states.values()):
-        raise FailedError(f"{bad} of {len(states)} files are missing or wrong")
-
-
-def _path(corpus: str | None) -> None:
-    if corpus is None:
+    files = {name: corpus_files(name) for name in ([args.corpus] if args.corpus else CORPORA)}
+    if args.action == "list":
+        for name, of_corpus in files.items():
+            size = sum(file.size for file in of_corpus)
+            show(f"{name}: {size:,} bytes" if of_corpus else f"{name}: built in")
+            for file in of_corpus:
+                show(f"  {file.path}  {file.size:,} bytes  sha256 {file.sha256}")
+                for address in file.addresses:
+                    show(f"    {address}")
+    elif args.action == "fetch":
+        for name in files:
+            for split, path in fetch(name).items():
+                show(f"{name} {split}: {path}")
+    elif args.action == "verify":
+        states = {file: state for name in files for file, state in verify(name).items()}
+        for file, state in states.items():
+            show(f"{state:7}  {file.local_path}")
+        if bad := sum(state != "ok" for state in states.values()):
+            raise FailedError(f"{bad} of {len(states)} files are missing or wrong")
+    elif args.corpus is None:
         show(str(data_folder()))
-    for file in corpus_files(corpus) if corpus is not None else ():
-        show(str(file.local_path))
+    else:
+        for file in files[args.corpus]:
+            show(str(file.local_path))

@@ -10,12 +10,10 @@ from typing import Any
 
 from minilstm import evaluation
 from minilstm.checkpoint import Run
-from minilstm.cli import flags, show, tell
-from minilstm.cli.record import check_text, read_record
-from minilstm.cli.setup import load_run
+from minilstm.cli import flags, runs, show, tell
 from minilstm.errors import InputError, IntArray, check_positive_int
 from minilstm.evaluation import Evaluation
-from minilstm.settings import DataConfig, of_table
+from minilstm.settings import DataConfig, helps, of_table
 from minilstm.text.corpora import load_corpus
 from minilstm.text.downloads import CORPORA
 from minilstm.text.files import TextFile
@@ -38,13 +36,13 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--streams", type=int, default=1, metavar="N",
                         help="pieces read side by side, each from a zero state")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="for machines")
-    flags.add_device(parser)
+    parser.add_argument("--device", help=helps()["device"])
     parser.set_defaults(work=evaluate)
 
 
 def evaluate(args: argparse.Namespace) -> None:
     check_positive_int("streams", args.streams)
-    run, model = load_run(args.run, args.device)
+    run, model = runs.load_run(args.run, args.device)
     what, ids = _text(run, args.data, args.split)
     carried = evaluation.evaluate(model.params, model.config, ids, args.streams)
     cold = evaluation.evaluate(model.params, model.config, ids, _WINDOWS, window=_WINDOW)
@@ -86,9 +84,9 @@ def _text(run: Run, data: str | None, split: str | None) -> tuple[str, IntArray]
         if data is not None:
             corpus = load_corpus(data, vocab=vocab)
         else:
-            record = read_record(run)
-            corpus = DataConfig(**of_table("data", record.settings)).load(vocab)
-            check_text(record, corpus)
+            record = runs.read_record(run)
+            corpus = DataConfig(**of_table("data", record["settings"])).load(vocab)
+            runs.check_text(record, corpus)
         split = split or ("valid" if corpus.valid is not None else "train")
         what, ids = f"{corpus.name}, {split}", corpus.split(split)
     if unknown := 0 if vocab.unknown_id is None else int((ids == vocab.unknown_id).sum()):

@@ -10,36 +10,35 @@ from minilstm import settings
 from minilstm.errors import InputError, quote
 
 
+def add_run(parser: argparse.ArgumentParser, **options: Any) -> None:
+    """Add RUN, the folder of a run."""
+    parser.add_argument("run", metavar="RUN", help="the folder of a run", **options)
+
+
+def add_setting(parser: Any, name: str, otherwise: str | None = None) -> None:
+    """Add the flag of one setting, which is not in the namespace unless it is given."""
+    how: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS}
+    kind = settings.setting_types()[name][1]
+    if kind is bool:
+        how["action"] = argparse.BooleanOptionalAction
+    else:
+        how["metavar"] = "X" if "float" in str(kind) else "N" if "int" in str(kind) else "TEXT"
+    if otherwise is None:
+        otherwise = settings.spell(settings.defaults().get(name, "must be given"))
+    how["help"] = f"{settings.helps()[name]} ({otherwise})".replace("%", "%%")
+    parser.add_argument(f"--{name.replace('_', '-')}", **how)
+
+
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Add --preset, --config, --set and one flag for each setting."""
-    names = ", ".join(settings.preset_names())
-    parser.add_argument("--preset", metavar="P", help=f"start from these settings: {names}")
+    presets = ", ".join(settings.preset_names())
+    parser.add_argument("--preset", metavar="P", help=f"settings to start from: {presets}")
     parser.add_argument("--config", metavar="FILE", help="TOML; over the preset's settings")
-    parser.add_argument(
-        "--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[],
-        help="any setting by its name; like the flags below, over the preset's and the file's",
-    )  # fmt: skip
+    parser.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[],
+                        help="settings, like the flags below over preset and file")  # fmt: skip
     groups = {table: parser.add_argument_group(f"[{table}]") for table in settings.TABLES}
-    for name, (table, kind) in settings.setting_types().items():
-        default = settings.spell(settings.defaults()[name]) if name != "data" else "must be given"
-        how: dict[str, Any] = {
-            "dest": name,
-            "default": argparse.SUPPRESS,  # what is not given leaves no trace
-            "help": f"{settings.HELP[name]} ({default})",
-        }
-        if kind is bool:
-            how |= {"action": argparse.BooleanOptionalAction}
-        else:
-            how |= {"metavar": "X" if "float" in str(kind) else "N" if "int" in str(kind) else "…"}
-        groups[table].add_argument(flag_of(name), **how)
-
-
-def flag_of(name: str) -> str:
-    """
-    >>> flag_of("hidden_size")
-    '--hidden-size'
-    """
-    return f"--{name.replace('_', '-')}"
+    for name, (table, _) in settings.setting_types().items():
+        add_setting(groups[table], name)
 
 
 def given_settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -48,26 +47,22 @@ def given_settings(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         InputError: a name or value is wrong, or a flag and --set say different things.
     """
-    said: dict[str, Any] = {}
     for pair in args.set:
-        name, equals, text = pair.partition("=")
-        if not equals:
+        if "=" not in pair:
             raise InputError(f"--set must be like hidden_size=128, got {quote(pair)}")
-        _say(said, name, settings.parse(name, text))
-    for name, value in vars(args).items():
-        if name in settings.setting_types():
-            _say(said, name, settings.parse(name, value) if isinstance(value, str) else value)
+    pairs = [pair.split("=", 1) for pair in args.set]
+    flags = [(name, v) for name, v in vars(args).items() if name in settings.setting_types()]
+    said: dict[str, Any] = {}
+    for name, value in (*pairs, *flags):
+        parsed = settings.parse(name, value) if isinstance(value, str) else value
+        first, second = (settings.spell(v) for v in (said.setdefault(name, parsed), parsed))
+        if first != second:
+            raise InputError(f"{name} must be said once, got {first} and {second}")
     return settings.merge(
         settings.read_preset(args.preset) if args.preset is not None else {},
         settings.read_toml(args.config) if args.config is not None else {},
         said,
     )
-
-
-def _say(said: dict[str, Any], name: str, value: Any) -> None:
-    first, second = settings.spell(said.setdefault(name, value)), settings.spell(value)
-    if first != second:
-        raise InputError(f"{name} must be said once, got {first} and {second}")
 
 
 def check_same(recorded: Mapping[str, Any], given: Mapping[str, Any], owner: str) -> None:
@@ -76,13 +71,3 @@ def check_same(recorded: Mapping[str, Any], given: Mapping[str, Any], owner: str
         if name in recorded and value != recorded[name]:
             was, got = settings.spell(recorded[name]), settings.spell(value)
             raise InputError(f"{name}: {owner} has {was}, got {got}")
-
-
-def add_run(parser: argparse.ArgumentParser, **options: Any) -> None:
-    """Add RUN, the folder of a run."""
-    parser.add_argument("run", metavar="RUN", help="the folder of a run", **options)
-
-
-def add_device(parser: argparse.ArgumentParser) -> None:
-    """Add --device."""
-    parser.add_argument("--device", help="auto, cpu or cuda; default: MINILSTM_DEVICE, or auto")

@@ -12,9 +12,7 @@ import numpy as np
 from minilstm import settings
 from minilstm.backend import choose_device
 from minilstm.checkpoint import has_checkpoint, read_checkpoint, read_run
-from minilstm.cli import flags, show
-from minilstm.cli.record import has_record, read_record, versions
-from minilstm.cli.setup import blas_threads, prepare, size_lines
+from minilstm.cli import flags, runs, show
 from minilstm.errors import InputError
 from minilstm.memory import estimate_memory
 
@@ -36,9 +34,9 @@ def add_parser(subparsers: Any) -> None:
 def info(args: argparse.Namespace) -> None:
     given = flags.given_settings(args)
     lines = [
-        ", ".join(f"{name} {version}" for name, version in versions().items()),
+        ", ".join(f"{name} {version}" for name, version in runs.versions().items()),
         f"device: {choose_device(given.get('device'))}; "
-        f"threads of matrix products: {blas_threads()}",
+        f"threads of matrix products: {runs.blas_threads()}",
     ]
     about_settings = bool(given.keys() - {"device"})
     if args.run is not None and about_settings:
@@ -46,7 +44,7 @@ def info(args: argparse.Namespace) -> None:
     if args.run is not None:
         lines += _of_run(args.run)
     elif about_settings:
-        setup = prepare(given)
+        setup = runs.prepare(given)
         lines += setup.lines(setup.steps)
     show("\n".join(lines))
 
@@ -54,16 +52,16 @@ def info(args: argparse.Namespace) -> None:
 def _of_run(path: str) -> Iterator[str]:
     """What a run is; if `minilstm train` did not begin it, the batches are the defaults'."""
     run = read_run(path)
-    record = read_record(run) if has_record(run) else None
-    flat = record.settings if record is not None else settings.defaults()
+    record = runs.read_record(run) if runs.has_record(run) else {}
+    flat = record.get("settings", settings.defaults())
     B, T, dtype = flat["batch_size"], flat["seq_len"], np.dtype(flat["dtype"])
     memory = estimate_memory(run.config, B, T, dtype.itemsize, flat["optimizer"])
     yield f"{run.path}: {run.vocabulary!r}"
     for name, value in asdict(run.config).items():
         yield f"  {name} = {settings.spell(value)}"
-    yield from size_lines(run.config, (B, T), dtype, memory)
+    yield from runs.size_lines(run.config, (B, T), dtype, memory)
     for which in ("best", "last"):
         if has_checkpoint(run, which):
             step = read_checkpoint(run, which, weights_only=True).step
-            of = f" of {record.total_steps:,}" if record is not None else ""
+            of = f" of {record['total_steps']:,}" if record else ""
             yield f"{which}: step {step:,}{of}"

@@ -6,12 +6,9 @@ import argparse
 from typing import Any
 
 from minilstm import plots
-from minilstm.checkpoint import Run, read_run
-from minilstm.cli import flags, show
-from minilstm.cli.record import first_token, has_record, read_record
-from minilstm.cli.setup import load_run
-from minilstm.errors import InputError, IntArray
-from minilstm.language_model import LanguageModel
+from minilstm.checkpoint import read_run
+from minilstm.cli import flags, runs, show
+from minilstm.errors import InputError
 from minilstm.metrics import read_rows
 from minilstm.model import forward_with_cache
 
@@ -28,8 +25,7 @@ def add_parser(subparsers: Any) -> None:
         "token's loss is at each earlier step.",
     )
     flags.add_run(parser)
-    parser.add_argument("--what", choices=("loss", "gates", "gradient-flow"), required=True,
-                        help="the picture")  # fmt: skip
+    parser.add_argument("--what", choices=tuple(_PICTURES), required=True, help="the picture")
     parser.add_argument("--out", metavar="FILE", required=True, help=".png, .svg or .pdf")
     parser.add_argument("--text", help="what the model reads; otherwise what it writes itself")
     parser.set_defaults(work=plot)
@@ -37,38 +33,40 @@ def add_parser(subparsers: Any) -> None:
 
 def plot(args: argparse.Namespace) -> None:
     plots.check_path(args.out)
-    if args.what == "loss":
-        if args.text is not None:
-            raise InputError("--text has no part in --what loss")
-        ax = _loss(args.run)
-    else:
-        run, model = load_run(args.run, "cpu")
-        ids = _ids(run, model, args.text)
-        if args.what == "gates":
-            if len(ids) > _LABELLED:
-                raise InputError(f"gates can label {_LABELLED} tokens, got a text of {len(ids)}")
-            tokens = [model.vocab.symbols[id] for id in ids]
-            _, _, cache = forward_with_cache(model.params, model.config, ids[:, None])
-            ax = plots.gates(tokens, cache)[0]
-        else:
-            if len(ids) < 3:
-                raise InputError(f"gradient-flow needs a text of 3 tokens, got {len(ids)}")
-            ax = plots.gradient_flow(*plots.gradient_norms(model.params, model.config, ids))
-    show(f"{plots.save(ax, args.out)}")
+    show(f"{plots.save(_PICTURES[args.what](args.run, args.text), args.out)}")
 
 
-def _loss(path: str) -> Any:
+def _loss(path: str, text: str | None) -> Any:
+    if text is not None:
+        raise InputError("--text has no part in --what loss")
     run = read_run(path)
-    unigram = read_record(run).unigram_entropy if has_record(run) else None
-    return plots.loss_of_run(
-        read_rows(run.path / "metrics.csv"), run.config.vocab_size, unigram=unigram
-    )
+    unigram = runs.read_record(run)["unigram_entropy"] if runs.has_record(run) else None
+    rows = read_rows(run.path / "metrics.csv")
+    return plots.loss_of_run(rows, run.config.vocab_size, unigram=unigram)
 
 
-def _ids(run: Run, model: LanguageModel, text: str | None) -> IntArray:
+def _gates(path: str, text: str | None) -> Any:
+    model, ids = _read(path, text, least=1)
+    if len(ids) > _LABELLED:
+        raise InputError(f"--what gates can label {_LABELLED} tokens, got {len(ids)}")
+    _, _, cache = forward_with_cache(model.params, model.config, ids[:, None])
+    return plots.gates([model.vocab.symbols[id] for id in ids], cache)[0]
+
+
+def _gradient_flow(path: str, text: str | None) -> Any:
+    model, ids = _read(path, text, least=3)
+    return plots.gradient_flow(*plots.gradient_norms(model.params, model.config, ids))
+
+
+def _read(path: str, text: str | None, least: int) -> tuple[Any, Any]:
+    """The model, and the text it is to read as ids."""
+    run, model = runs.load_run(path, "cpu")
     if text is None:
-        text = model.generate(first_token(run), _WRITTEN, seed=0)
+        text = model.generate(runs.first_token(run), _WRITTEN, seed=0)
     ids = model.vocab.encode(text)
-    if len(ids) == 0:
-        raise InputError(f"--text must have at least one token, got {text!r}")
-    return ids
+    if len(ids) < least:
+        raise InputError(f"--text must have at least {least} tokens, got {len(ids)}")
+    return model, ids
+
+
+_PICTURES = {"loss": _loss, "gates": _gates, "gradient-flow": _gradient_flow}

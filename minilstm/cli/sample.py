@@ -8,9 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from minilstm import settings
-from minilstm.cli import flags, tell
-from minilstm.cli.record import first_token, has_record, read_record
-from minilstm.cli.setup import load_run
+from minilstm.cli import flags, runs, tell
 from minilstm.errors import printable
 
 
@@ -25,26 +23,23 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--prompt", metavar="TEXT", help="what to continue; otherwise the first "
                         "token of the training text")  # fmt: skip
     parser.add_argument("--length", type=int, default=200, metavar="N", help="tokens to add")
-    for name, metavar in (("temperature", "X"), ("top_k", "N"), ("top_p", "X")):
-        meaning = settings.HELP[name].removeprefix("of `minilstm sample`: ")
-        parser.add_argument(f"--{name.replace('_', '-')}", metavar=metavar,
-                            default=argparse.SUPPRESS,
-                            help=f"{meaning} (the run's setting)")  # fmt: skip
+    for name in asdict(settings.SampleConfig()):
+        flags.add_setting(parser, name, otherwise="the run's setting")
     parser.add_argument("--greedy", action="store_true", help="the likeliest token each time")
     parser.add_argument("--stop", metavar="TEXT", help="end after this text")
     parser.add_argument("--seed", type=int, metavar="N", help="the same seed, the same text")
     parser.add_argument("--stream", action="store_true", help="show each token as it is made")
-    flags.add_device(parser)
+    parser.add_argument("--device", help=settings.helps()["device"])
     parser.set_defaults(work=sample)
 
 
 def sample(args: argparse.Namespace) -> None:
-    run, model = load_run(args.run, args.device)
+    run, model = runs.load_run(args.run, args.device)
     how = asdict(settings.SampleConfig())
-    if has_record(run):
-        how = settings.of_table("sample", read_record(run).settings)
+    if runs.has_record(run):
+        how = settings.of_table("sample", runs.read_record(run)["settings"])
     how |= {name: settings.parse(name, getattr(args, name)) for name in how if name in args}
-    prompt = args.prompt if args.prompt is not None else first_token(run)
+    prompt = args.prompt if args.prompt is not None else runs.first_token(run)
     pieces = model.stream(
         prompt, args.length, greedy=args.greedy, stop=args.stop, seed=args.seed, **how
     )

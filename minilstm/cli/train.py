@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import math
 import signal
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from minilstm import settings, training
-from minilstm.checkpoint import (
-    Run,
-    has_checkpoint,
-    holds_run,
-    load_model,
-    read_checkpoint,
-    read_run,
-    write_run,
-)
-from minilstm.cli import FailedError, Interrupted, flags, show, tell
+from minilstm import checkpoint, settings, training
+from minilstm.checkpoint import Run
+from minilstm.cli import FailedError, Interrupted, flags, runs, show, tell
 from minilstm.cli.evaluate import table
-from minilstm.cli.record import Record, check_text, has_record, read_record
-from minilstm.cli.setup import Setup, blas_threads, prepare
 from minilstm.errors import InputError
 from minilstm.language_model import LanguageModel
 from minilstm.metrics import read_rows
 from minilstm.model import init_params
 from minilstm.text.vocabulary import WordVocabulary
 from minilstm.train_config import TrainConfig
-from minilstm.training import INIT, TrainResult, is_finished, random_stream, thread_limit
 
 _PLACES = ("data", "val_data", "device")  # may change on the way, as long as the text is the same
 
@@ -58,66 +46,61 @@ def add_parser(subparsers: Any) -> None:
 
 def train(args: argparse.Namespace) -> None:
     given = flags.given_settings(args)
-    out = _out(args, given)
+    name = args.out or args.preset or given.get("data")
+    if not name:
+        raise InputError("a run needs a name: want --out, or --data or --preset, got none of them")
+    out = Path(name) if args.out else Path("runs", Path(name).stem)
     with _Signals() as signals:
-        if holds_run(out) and args.resume:
+        if checkpoint.holds_run(out) and args.resume:
             _resume(args, given, out, signals)
-        elif holds_run(out) and not args.force:
+        elif checkpoint.holds_run(out) and not args.force:
             ways = "--resume goes on with it, --force overwrites it, --out names another folder"
             raise InputError(f"{out} holds a run already: {ways}")
         else:
             _begin(args, given, out, signals)
 
 
-def _out(args: argparse.Namespace, given: dict[str, Any]) -> Path:
-    if args.out is not None:
-        return Path(args.out)
-    name = args.preset or given.get("data")
-    if not name:
-        raise InputError("a run needs a name: want --out, or --data or --preset, got none of them")
-    return Path("runs", Path(name).stem)
-
-
 def _begin(args: argparse.Namespace, given: dict[str, Any], out: Path, signals: _Signals) -> None:
     """A new run."""
     vocab = None
     if args.init_from is not None:
-        source = read_run(args.init_from)
+        source = checkpoint.read_run(args.init_from)
         given, vocab = _settings_from(source, given), source.vocabulary
-    setup = prepare(given, vocab)
+    setup = runs.prepare(given, vocab)
     if args.dry_run:
         _show_plan(setup, out, setup.steps)
         return
-    threads = setup.train.threads or blas_threads()
-    with thread_limit(threads):
+    threads = setup.train.threads or runs.blas_threads()
+    with training.thread_limit(threads):
         model = _new_model(setup, args.init_from)
         total = training.total_steps(model, setup.corpus.train, setup.train)
-        record = Record.of(setup, total, args.init_from, threads)
-        run = write_run(out, setup.model, model.vocab, record.to_dict(), overwrite=args.force)
+        record = runs.record(setup, total, args.init_from, threads)
+        run = checkpoint.write_run(out, setup.model, model.vocab, record, overwrite=args.force)
         for name in ("metrics.csv", "loss.png"):
             (out / name).unlink(missing_ok=True)  # of a run that was overwritten
-        _train(run, setup, model, total, signals)
+        _train(run, setup, model, total, signals, resume=False)
 
 
 def _resume(args: argparse.Namespace, given: dict[str, Any], out: Path, signals: _Signals) -> None:
     """The run in the folder, from its last checkpoint, or from step 0 if it has none yet."""
-    run = read_run(out)
-    record = read_record(run)
-    init_from, total = record.init_from, record.total_steps
-    flags.check_same(record.settings, _without(given, _PLACES), "the run")
+    run = checkpoint.read_run(out)
+    record = runs.read_record(run)
+    flat, init_from, total = record["settings"], record["init_from"], record["total_steps"]
+    flags.check_same(flat, _without(given, *_PLACES), "the run")
     if args.init_from is not None:
         flags.check_same({"init_from": init_from}, {"init_from": args.init_from}, "the run")
-    if has_checkpoint(run, "last"):
-        last, init_from = read_checkpoint(run, "last", weights_only=True), None
-        if is_finished(last, TrainConfig(**settings.of_table("train", record.settings)), total):
+    if checkpoint.has_checkpoint(run, "last"):
+        last = checkpoint.read_checkpoint(run, "last", weights_only=True)
+        config, init_from = TrainConfig(**settings.of_table("train", flat)), None
+        if training.is_finished(last, config, total):
             show(f"{out} is finished: {last.step:,} of {total:,} steps are taken")
             return
-    setup = prepare({**record.settings, **given}, run.vocabulary)
-    check_text(record, setup.corpus)
+    setup = runs.prepare(flat | given, run.vocabulary)
+    runs.check_text(record, setup.corpus)
     if args.dry_run:
         _show_plan(setup, out, total)
         return
-    with thread_limit(record.threads):
+    with training.thread_limit(record["threads"]):
         _train(run, setup, _new_model(setup, init_from), total, signals, resume=True)
 
 
@@ -128,36 +111,35 @@ def _settings_from(source: Run, given: dict[str, Any]) -> dict[str, Any]:
     if isinstance(vocab, WordVocabulary):
         own["tokenizer"] = vocab.tokenizer
     flags.check_same(own, given, f"the vocabulary of {source.path}")
-    base = own | _without(asdict(source.config), ("vocab_size",))
-    if has_record(source):
-        base = read_record(source).settings
+    base = own | _without(asdict(source.config), "vocab_size")
+    if runs.has_record(source):
+        base = runs.read_record(source)["settings"]
     if "data" in given:
-        base = _without(base, ("val_data",))  # it validates the other text
+        base = _without(base, "val_data")  # it validates the other text
     return settings.merge(base, given)
 
 
-def _without(named: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+def _without(named: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in named.items() if name not in names}
 
 
-def _new_model(setup: Setup, init_from: str | None) -> LanguageModel:
+def _new_model(setup: runs.Setup, init_from: str | None) -> LanguageModel:
     """The model before its first step, on its device."""
     if init_from is None:
-        params = init_params(setup.model, random_stream(setup.train.seed, INIT), setup.dtype)
+        rng = training.random_stream(setup.train.seed, training.INIT)
+        params = init_params(setup.model, rng, setup.dtype)
     else:
-        config, params, _ = load_model(init_from)
+        config, params, _ = checkpoint.load_model(init_from)
         there, here = config.parameter_shapes(), setup.model.parameter_shapes()
-        if odd := [name for name in here | there if here.get(name) != there.get(name)]:
-            name = odd[0]
-            raise InputError(
-                f"init_from: {name} of {init_from} has shape {there.get(name)}, "
-                f"this model's {here.get(name)}"
-            )
+        for name in here | there:
+            if (was := there.get(name)) != (wanted := here.get(name)):
+                shapes = f"has shape {was}, this model's {wanted}"
+                raise InputError(f"init_from: {name} of {init_from} {shapes}")
         params = {name: p.astype(setup.dtype) for name, p in params.items()}
     return LanguageModel(setup.model, params, setup.corpus.vocab).to(setup.device)
 
 
-def _show_plan(setup: Setup, out: Path, total: int | None) -> None:
+def _show_plan(setup: runs.Setup, out: Path, total: int | None) -> None:
     """All settings as a TOML file, and as comments what else there is to know."""
     for line in (f"would be written to {out}", *setup.lines(total)):
         show(f"# {line}")
@@ -165,9 +147,8 @@ def _show_plan(setup: Setup, out: Path, total: int | None) -> None:
 
 
 def _train(
-    run: Run, setup: Setup, model: LanguageModel, total: int, signals: _Signals,
-    resume: bool = False,
-) -> None:  # fmt: skip
+    run: Run, setup: runs.Setup, model: LanguageModel, total: int, signals: _Signals, resume: bool
+) -> None:
     for line in setup.lines(total):
         tell(line)
     signals.wait = True
@@ -178,24 +159,19 @@ def _train(
         )  # fmt: skip
     except training.NonFiniteError as error:
         raise FailedError(str(error)) from None
-    if result.reason == "interrupted":
-        assert signals.received is not None
+    if result.reason == "interrupted" and signals.received is not None:
         saved = f"interrupted after step {result.steps:,} of {total:,}: the checkpoint is saved"
         raise Interrupted(signals.received, f"{saved}, --resume goes on")
-    _show_result(result, run.path)
-
-
-def _show_result(result: TrainResult, out: Path) -> None:
     if result.reason == "patience":
         tell("stopped before its end: the validation loss no longer falls")
     tell(f"{result.steps:,} steps in {result.seconds:.1f} seconds, evaluations aside")
     if result.best is None or result.last is None:
-        loss = read_rows(out / "metrics.csv")[-1].get("train_loss", math.nan)
+        loss = read_rows(run.path / "metrics.csv")[-1].get("train_loss")
         show(f"nothing validates; the last training loss is {loss:.4f} nats")
     else:
         show(table({f"best (step {result.best_step})": result.best,
                     f"last (step {result.steps})": result.last}))  # fmt: skip
-    show(f"run: {out}")
+    show(f"run: {run.path}")
 
 
 class _Signals:

@@ -55,7 +55,7 @@ def test_every_flag_is_explained(cli, verb):
 def test_every_setting_has_its_default_beside_it(cli):
     helped = " ".join(cli("train", "--help").out.split())
     for name, default in settings.defaults().items():
-        help = f"{settings.HELP[name]} ({settings.spell(default)})"
+        help = f"{settings.helps()[name]} ({settings.spell(default)})"
         assert " ".join(help.split()) in helped
 
 

@@ -86,10 +86,10 @@ def test_gradient_flow_is_the_gradient_of_the_last_loss_at_every_state(on_run, t
     [
         (["--what", "loss", "--out", "x.gif"], "a picture must end in .png, .svg or .pdf"),
         (["--what", "loss", "--text", "to", "--out", "x.png"], "--text has no part in --what loss"),
-        (["--what", "gates", "--text", "", "--out", "x.png"], "--text must have at least one"),
+        (["--what", "gates", "--text", "", "--out", "x.png"], "--text must have at least 1 token"),
         (["--what", "gates", "--text", "a" * 101, "--out", "x.png"], "can label 100 tokens, got"),
         (["--what", "gates", "--text", "é", "--out", "x.png"], "'é' at index 0"),
-        (["--what", "gradient-flow", "--text", "to", "--out", "x.png"], "of 3 tokens, got 2"),
+        (["--what", "gradient-flow", "--text", "to", "--out", "x.png"], "at least 3 tokens, got 2"),
         (["--what", "weights", "--out", "x.png"], "invalid choice: 'weights'"),
         (["--what", "loss"], "--out"),
     ],
