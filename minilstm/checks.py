@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minilstm.backend import Array, get_array_module, is_on_host
+from minilstm.backend import Array, is_on_host
 from minilstm.errors import InputError, quote
 
 State = tuple[Array, Array]
@@ -41,12 +41,18 @@ def check_token_ids(name: str, ids: Any, V: int, shape: tuple[int, ...] | None =
 
 
 def check_state(name: str, state: Any, shape: tuple[int, int, int], reference: Array) -> None:
-    """InputError unless state is a pair h, c of arrays (L, B, H) = shape whose dtype does not
-    change that of a computation with `reference`."""
+    """InputError unless state is a pair h, c of arrays (L, B, H) = shape, in the precision of
+    reference."""
     if not isinstance(state, tuple | list) or len(state) != 2:
         raise InputError(f"{name} must be a pair (h, c) of arrays, got {quote(state)}")
     for part, array in zip(("h", "c"), state, strict=True):
         check_shape(f"{name} {part}", array, shape, "(L, B, H)")
     for part, array in zip(("h", "c"), state, strict=True):
-        if get_array_module(array).result_type(array.dtype, reference.dtype) != reference.dtype:
-            raise InputError(f"{name} {part} must be {reference.dtype}, got {array.dtype}")
+        check_precision(f"{name} {part}", array, reference)
+
+
+def check_precision(name: str, array: Array, reference: Array) -> None:
+    """InputError unless both arrays have one precision: one in double would make all double. A
+    complex number has that of its parts, so that the complex step may perturb one array alone."""
+    if array.real.dtype != reference.real.dtype:
+        raise InputError(f"{name} must be {reference.dtype}, got {array.dtype}")

@@ -8,12 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from minilstm.backend import like, to_host
+from minilstm.checks import check_token_ids
 from minilstm.errors import InputError, IntArray, check_positive_int
 from minilstm.model import ModelConfig, Params, forward
 from minilstm.nn.loss import softmax_cross_entropy
 from minilstm.text.batching import contiguous_streams
 
-_CHUNK = 1 << 22  # logits held at a time
+_NUMBERS = 1 << 24  # held at a time: 64 MB in float32
+
+
+def perplexity(loss: float) -> float:
+    """e^loss for a loss in nats; infinite where that is beyond the largest number there is."""
+    return math.inf if loss > 700 else math.exp(loss)
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class Evaluation:
     @property
     def perplexity(self) -> float:
         """e^loss: the model is as unsure as between this many equally likely tokens."""
-        return math.inf if self.loss > 700 else math.exp(self.loss)
+        return perplexity(self.loss)
 
     @property
     def bits_per_token(self) -> float:
@@ -78,6 +84,7 @@ def evaluate(
         check_positive_int("window", window)
     if len(ids) < 2:
         raise InputError(f"need a text of at least 2 tokens to score one, got {len(ids)}")
+    check_token_ids("ids", ids[None], config.vocab_size)
     pairs = len(ids) - 1
     totals = np.zeros(3)  # nats, hits, targets
     # Pieces of the text, each read as B rows of equal length; and the few pairs that do not fill
@@ -96,7 +103,9 @@ def evaluate(
 def _score(params: Params, config: ModelConfig, ids: IntArray, B: int) -> np.ndarray:
     """Nats, hits and targets of B streams, read from a zero state with it carried."""
     reference = params["fc.b"]
-    T = max(1, min(_CHUNK // (B * config.vocab_size), 512, (len(ids) - 1) // B))
+    # Of each token forward keeps the logits and what the loss makes of them, and the gates.
+    row = 4 * config.vocab_size + (7 * config.num_layers + 8) * config.hidden_size
+    T = max(1, min(_NUMBERS // (B * row), 512, (len(ids) - 1) // B))
     state, totals = None, np.zeros(3)
     for inputs, targets, _ in contiguous_streams(ids, B, T):
         logits, state = forward(params, config, like(inputs, reference), state)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from minilstm.backend import like, to_host
+from minilstm.checks import check_token_ids
 from minilstm.errors import InputError, check_count, check_positive_int
 from minilstm.model import ModelConfig, Params, forward
 
@@ -81,6 +82,7 @@ def generate_ids(
     """
     if len(prompt) == 0:
         raise InputError("the prompt must have at least one token, got none")
+    check_token_ids("the prompt", np.asarray(prompt)[None], config.vocab_size)
     check_count("length", length)
     check_sampling(temperature, top_k, top_p, config.vocab_size)
     rng = rng if rng is not None else np.random.default_rng()

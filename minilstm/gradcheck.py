@@ -122,9 +122,11 @@ def complex_step(
     def derivative(name: str, index: tuple[int, ...]) -> float:
         kept = z[name][index]
         z[name][index] = kept + 1j * h
-        slope = complex(f(z)).imag / h
+        value = np.asarray(f(z))
         z[name][index] = kept
-        return slope
+        if value.dtype.kind != "c":  # an f that drops the imaginary part has slope 0 everywhere
+            raise InputError(f"f must return a complex number for complex ones, got {value.dtype}")
+        return float(value.imag) / h
 
     numeric = {name: _at_every_entry(derivative, name, x) for name, x in arrays.items()}
     return _report("complex step", grads, numeric, 0.0, tolerance, True, raise_on_failure)

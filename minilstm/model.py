@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minilstm.backend import Array, get_array_module, like
-from minilstm.checks import State, check_shape, check_state, check_token_ids
+from minilstm.checks import State, check_precision, check_shape, check_state, check_token_ids
 from minilstm.errors import InputError, check_number, check_positive_int, quote
 from minilstm.nn import initializers
 from minilstm.nn.dropout import dropout, dropout_mask
@@ -306,6 +306,7 @@ def backward(
     """
     T, B = cache.inputs.shape
     check_shape("dlogits", dlogits, (T, B, cache.config.vocab_size), "(T, B, V)")
+    check_precision("dlogits", dlogits, cache.hs)
     dhs, dW_out, db = linear_backward(dlogits, cache.hs, cache.W_out)
     return _body_backward(dhs, dW_out, db, cache, dstate)
 

@@ -38,8 +38,8 @@ def clip_by_global_norm(grads: Params, max_norm: float) -> Array:
     >>> print(clip_by_global_norm(grads, 1.0), grads["a"].round(3), grads["b"].round(3))
     5.0 [0.6] [0.8]
     """
-    if not max_norm > 0:
-        raise InputError(f"max_norm must be a positive number, got {max_norm}")
+    if isinstance(max_norm, str) or not max_norm > 0:  # infinity measures and scales nothing
+        raise InputError(f"max_norm must be a positive number, got {max_norm!r}")
     norm, _ = clip_and_tensor_norms(grads, max_norm)
     return norm
 
@@ -52,7 +52,7 @@ def clip_and_tensor_norms(grads: Params, max_norm: float | None) -> tuple[Array,
         max_norm: as there; None measures and scales nothing.
     Returns:
         The joint norm () and the tensors' norms (len(grads),), float64, on the device. A NaN or
-        infinity among them says which tensor went wrong first.
+        infinity among them says which tensors went wrong.
     """
     if not grads:
         raise InputError("grads must hold at least one array, got {}")
@@ -106,6 +106,7 @@ class Optimizer:
             if grads[name].shape != p.shape:
                 shapes = f"{tuple(p.shape)}, got {tuple(grads[name].shape)}"
                 raise InputError(f"the gradient of {name} must have its shape {shapes}")
+        self.lr = float(self.lr)  # a float64 scalar would make float32 steps in double precision
         self.steps += 1
         for name, p in params.items():
             zeros = get_array_module(p).zeros_like
@@ -171,9 +172,7 @@ class SGD(Optimizer):
 
     def __init__(self, lr: float, momentum: float = 0.0, weight_decay: float = 0.0) -> None:
         super().__init__(lr, weight_decay)
-        if not 0 <= momentum < 1:
-            raise InputError(f"momentum must be in [0, 1), got {momentum}")
-        self.momentum = momentum
+        self.momentum = check_number("momentum", momentum, "in [0, 1)", lambda x: 0 <= x < 1)
 
     def _update(self, p: Array, g: Array, *moments: Array) -> None:
         (v,) = moments
@@ -220,10 +219,11 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__(lr, weight_decay)
-        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-            raise InputError(f"betas must be two numbers in [0, 1), got {betas}")
-        if not eps > 0:
-            raise InputError(f"eps must be a positive number, got {eps}")
+        if not isinstance(betas, tuple | list) or len(betas) != 2:
+            raise InputError(f"betas must be two numbers in [0, 1), got {betas!r}")
+        for beta in betas:
+            check_number("each of betas", beta, "in [0, 1)", lambda x: 0 <= x < 1)
+        check_number("eps", eps, "above 0", lambda x: x > 0)
         self.betas = betas
         self.eps = eps
 

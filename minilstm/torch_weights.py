@@ -92,8 +92,13 @@ def from_torch_state_dict(state_dict: dict[str, Any], config: ModelConfig) -> Pa
     for name, shape in shapes.items():
         if host[name].shape != shape:
             raise InputError(f"{name} must have shape {shape}, got {host[name].shape}")
-        if host[name].dtype.kind != "f":
-            raise InputError(f"{name} must hold floating-point numbers, got {host[name].dtype}")
+        if host[name].dtype not in (np.float32, np.float64):
+            raise InputError(f"{name} must be float32 or float64, got {host[name].dtype}")
+    dtypes = {name: tensor.dtype for name, tensor in host.items()}
+    if len(set(dtypes.values())) > 1:
+        odd = {name: str(dtype) for name, dtype in dtypes.items() if dtype != dtypes["fc.bias"]}
+        wanted = f"that of fc.bias, {dtypes['fc.bias']}"
+        raise InputError(f"all tensors must have one dtype, {wanted}, got {odd}")
     params: Params = {}
     if config.embedding_size is not None:
         params["embedding.W"] = host["embedding.weight"]

@@ -26,10 +26,10 @@ from typing import Any, Literal
 import numpy as np
 
 from minilstm import checkpoint as checkpoints
-from minilstm.backend import Array, is_on_host, like, to_host
+from minilstm.backend import Array, get_array_module, is_on_host, like, to_host
 from minilstm.checks import State
 from minilstm.errors import InputError, IntArray, check_number, printable
-from minilstm.evaluation import Evaluation, evaluate
+from minilstm.evaluation import Evaluation, evaluate, perplexity
 from minilstm.language_model import LanguageModel
 from minilstm.metrics import append_row, keep_rows, read_rows
 from minilstm.model import Params, loss_and_grads
@@ -189,18 +189,22 @@ def train(
         NonFiniteError: a loss or gradient is NaN or infinite. No checkpoint holds anything later.
         InputError: the checkpoint to resume from is damaged or of another run.
     """
-    if total is None:
-        total = total_steps(model, corpus.train, config)
-    if isinstance(out, str | os.PathLike):
-        how = {"train": asdict(config), "corpus": corpus.name, "total_steps": total}
-        if resume and checkpoints.holds_run(out):
-            out = checkpoints.read_run(out)
-        else:
-            out = checkpoints.write_run(out, model.config, model.vocab, how)
-    run = _Run(model, corpus, config, out, total, say)
-    if resume:
-        run.restore()
+    for part in ("train", "valid"):
+        ids = getattr(corpus, part)
+        if ids is not None and len(ids) < 2:
+            raise InputError(f"the {part} part must have at least 2 tokens, got {len(ids)}")
     with thread_limit(config.threads):
+        if total is None:
+            total = total_steps(model, corpus.train, config)
+        if isinstance(out, str | os.PathLike):
+            how = {"train": asdict(config), "corpus": corpus.name, "total_steps": total}
+            if resume and checkpoints.holds_run(out):
+                out = checkpoints.read_run(out)
+            else:
+                out = checkpoints.write_run(out, model.config, model.vocab, how)
+        run = _Run(model, corpus, config, out, total, say)
+        if resume:
+            run.restore()
         return run.go(should_stop)
 
 
@@ -254,6 +258,8 @@ class _Run:
                     break
                 started = time.perf_counter()
                 self.train_step(*batch)
+                if self.step % self.row_every == 0:
+                    self.read()  # waits for a GPU, which is part of the time that training takes
                 self.seconds += time.perf_counter() - started
                 self._bar.update()
                 last = self.step == self.total
@@ -315,7 +321,10 @@ class _Run:
         for step, loss, norm, tensor_norms in self.unread:
             bad = np.flatnonzero(~np.isfinite(to_host(tensor_norms)))
             if len(bad) or not math.isfinite(float(loss)):
-                name = f"gradient of {list(self.model.params)[bad[0]]}" if len(bad) else "loss"
+                # Of several bad gradients the last in order is the first that backward made.
+                names = list(self.model.config.parameter_shapes())
+                finite_loss = math.isfinite(float(loss))
+                name = f"gradient of {names[bad[-1]]}" if finite_loss else "loss"
                 raise NonFiniteError(
                     f"the {name} is not finite at step {step} (loss {float(loss):.4g}): "
                     "a smaller lr or clip may help; the checkpoints before it are intact"
@@ -329,6 +338,9 @@ class _Run:
         self.read()
         valid = self.corpus.valid
         if valid is None:
+            for name, p in self.model.params.items():
+                if not bool(get_array_module(p).isfinite(p).all()):
+                    raise NonFiniteError(f"{name} is not finite after step {self.step}")
             self.write_row(None)
             self.best_step = self.step
             return
@@ -338,6 +350,8 @@ class _Run:
             valid[: self.config.eval_tokens + 1],
             self.config.eval_streams,
         )
+        if not math.isfinite(score.loss):
+            raise NonFiniteError(f"the validation loss is {score.loss} after step {self.step}")
         self.write_row(score.loss)
         if self.config.schedule == "plateau":
             self.plateau.observe(score.loss)
@@ -443,11 +457,12 @@ class _Run:
             line = f"step {self.step:>{len(str(self.total))}} of {self.total}"
             line += f"  train {train_loss:.4f}" if train_loss is not None else ""
             if valid_loss is not None:
-                line += f"  valid {valid_loss:.4f}  perplexity {math.exp(valid_loss):.2f}"
+                line += f"  valid {valid_loss:.4f}  perplexity {perplexity(valid_loss):.2f}"
             self.say(f"{line}  lr {self.optimizer.lr:.2e}  norm {self.norm:.3f}")
 
     def sample(self) -> None:
         """Print a continuation of the training text's first token; draws from nothing of ours."""
+        self.read()
         prompt = self.model.vocab.decode(self.corpus.train[:1])
         text = self.model.generate(prompt, self.config.sample_length, seed=self.step)
         self.say(f"--- a sample after {self.step} steps ---\n{text}\n---")

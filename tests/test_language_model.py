@@ -59,7 +59,7 @@ def test_the_state_is_carried_from_chunk_to_chunk_of_a_long_text(monkeypatch):
     long = TEXT * 40
     scores = score_by_hand(model, long)
     assert_equals_by_hand(model.evaluate(long), scores)  # two chunks of 512, and a shorter one
-    monkeypatch.setattr(evaluation, "_CHUNK", 7 * V)
+    monkeypatch.setattr(evaluation, "_NUMBERS", 1000)  # seven steps at a time
     assert_equals_by_hand(model.evaluate(long), scores)
 
 

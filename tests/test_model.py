@@ -549,3 +549,22 @@ def assert_refuses(call, message):
     with pytest.raises(ml.InputError) as refused:
         call()
     assert str(refused.value) == message
+
+
+@pytest.mark.parametrize("name", [*ml.init_params(CONFIG, np.random.default_rng(0)), "h_0", "c_0"])
+def test_one_array_alone_can_be_checked_by_the_complex_step(name):
+    rng = np.random.default_rng(1)
+    params = ml.init_params(CONFIG, rng, np.float64)
+    state = {"h_0": rng.standard_normal((2, 3, 5)), "c_0": rng.standard_normal((2, 3, 5))}
+    arrays = params | state
+    inputs, targets = rng.integers(0, 7, (2, 4, 3))
+    logits, _, cache = ml.forward_with_cache(params, CONFIG, inputs, tuple(state.values()))
+    grads, dstate = ml.backward(ml.softmax_cross_entropy(logits, targets)[1], cache)
+    grads = grads | dict(zip(state, dstate, strict=True))
+
+    def f(one):
+        a = arrays | one
+        logits, _ = ml.forward(a, CONFIG, inputs, (a["h_0"], a["c_0"]))
+        return ml.softmax_cross_entropy(logits, targets)[0]
+
+    assert ml.gradcheck.complex_step(f, {name: arrays[name]}, {name: grads[name]}).passed

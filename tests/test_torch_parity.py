@@ -326,7 +326,7 @@ def shifted(name):
         (put("fc.bias", np.zeros(V - 1)), "fc.bias must have shape (7,), got (6,)"),
         (
             put("fc.bias", np.zeros(V, np.int64)),
-            "fc.bias must hold floating-point numbers, got int64",
+            "fc.bias must be float32 or float64, got int64",
         ),
         (
             shifted("fc.weight"),

@@ -181,3 +181,28 @@ def test_the_batches_of_a_step_depend_on_seed_and_step_alone(corpus, batching):
     if batching != "streams":
         other = next(batches(corpus.train, replace(config, seed=1)))
         assert not np.array_equal(from_start[0][0], other[0])
+
+
+@pytest.mark.parametrize("with_validation", [True, False])
+def test_a_last_step_that_ruins_the_weights_is_no_finished_run(corpus, tmp_path, with_validation):
+    corpus = corpus if with_validation else replace(corpus, valid=None)
+    config = TrainConfig(steps=1, optimizer="sgd", lr=1e39, clip=None, batch_size=3, seq_len=7)
+    with np.errstate(all="ignore"), pytest.raises(NonFiniteError, match="after step 1"):
+        run(corpus, config, tmp_path / "run")
+    assert not (tmp_path / "run" / "last").exists()
+
+
+def test_a_loss_that_is_no_number_is_named_before_the_gradients_it_spoils(corpus):
+    model = new_model(corpus)
+    model.params["fc.b"][0] = math.nan
+    with pytest.raises(NonFiniteError, match="the loss is not finite at step 0 "):
+        run(corpus, model=model)
+
+
+@pytest.mark.parametrize("part", ["train", "valid"])
+@pytest.mark.parametrize("batching", ["streams", "random", "shuffled"])
+def test_a_part_of_one_token_is_refused_before_the_first_step(corpus, part, batching):
+    short = replace(corpus, **{part: getattr(corpus, part)[:1]})
+    wanted = f"the {part} part must have at least 2 tokens, got 1"
+    with pytest.raises(ml.InputError, match=wanted):
+        run(short, replace(QUICK, batching=batching))

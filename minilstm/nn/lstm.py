@@ -80,7 +80,10 @@ def cell_backward(
 
 
 class LSTMCache(NamedTuple):
-    """What lstm_backward needs of one lstm_forward. Lists have one (B, H) array per step."""
+    """What lstm_backward needs of one lstm_forward. Lists have one (B, H) array per step.
+
+    It refers to the arrays it was made from and to hs: do not change them before lstm_backward.
+    """
 
     x: Array  # (T, B, D)
     W_x: Array  # (D, 4H)
@@ -129,7 +132,8 @@ def lstm_forward(
     # The inputs are all known: their product leaves the loop, one large one instead of T small.
     zs = (x.reshape(T * B, D) @ W_x + b).reshape(T, B, 4 * H)  # (T, B, 4H)  (L8)
 
-    h = xp.empty((T + 1, B, H), dtype=zs.dtype)  # row t goes into a step, row t+1 comes out
+    dtype = xp.result_type(zs.dtype, W_h.dtype, state[0].dtype)
+    h = xp.empty((T + 1, B, H), dtype=dtype)  # row t goes into a step, row t+1 comes out
     h[0], c_prev = state
     cells = []
     for t in range(T):
