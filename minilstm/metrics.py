@@ -41,9 +41,9 @@ def keep_rows(path: Path, last_step: int) -> None:
     """Drop the rows after last_step, which a resumed run will write again."""
     if not path.exists():
         return
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))
-    kept = [row for row in rows[1:] if len(row) == len(COLUMNS) and int(row[0]) <= last_step]
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        rows = [row for row in csv.reader(file) if len(row) == len(COLUMNS)]
+    kept = [row for row in rows if row[0].isdecimal() and int(row[0]) <= last_step]
     temporary = path.with_suffix(".csv.tmp")
     with temporary.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([COLUMNS, *kept])

@@ -12,8 +12,7 @@ from minilstm.errors import InputError
 from minilstm.metrics import read_rows
 from minilstm.model import forward_with_cache
 
-_WRITTEN = 40  # tokens that the model writes where there is no --text
-_LABELLED = 100  # tokens that gates can still label
+_LABELLED = 40  # tokens, more than which gates cannot label
 
 
 def add_parser(subparsers: Any) -> None:
@@ -46,7 +45,7 @@ def _loss(path: str, text: str | None) -> Any:
 
 
 def _gates(path: str, text: str | None) -> Any:
-    model, ids = _read(path, text, least=1)
+    model, ids = _read(path, text, least=1, write=15)
     if len(ids) > _LABELLED:
         raise InputError(f"--what gates can label {_LABELLED} tokens, got {len(ids)}")
     _, _, cache = forward_with_cache(model.params, model.config, ids[:, None])
@@ -54,15 +53,15 @@ def _gates(path: str, text: str | None) -> Any:
 
 
 def _gradient_flow(path: str, text: str | None) -> Any:
-    model, ids = _read(path, text, least=3)
+    model, ids = _read(path, text, least=3, write=80)
     return plots.gradient_flow(*plots.gradient_norms(model.params, model.config, ids))
 
 
-def _read(path: str, text: str | None, least: int) -> tuple[Any, Any]:
-    """The model, and the text it is to read as ids."""
+def _read(path: str, text: str | None, least: int, write: int) -> tuple[Any, Any]:
+    """The model, and what it is to read as ids: the text, or as many tokens as it is to write."""
     run, model = runs.load_run(path, "cpu")
     if text is None:
-        text = model.generate(runs.first_token(run), _WRITTEN, seed=0)
+        text = model.generate(runs.first_token(run), write, seed=0)
     ids = model.vocab.encode(text)
     if len(ids) < least:
         raise InputError(f"--text must have at least {least} tokens, got {len(ids)}")

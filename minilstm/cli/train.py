@@ -97,6 +97,8 @@ def _resume(args: argparse.Namespace, given: dict[str, Any], out: Path, signals:
             return
     setup = runs.prepare(flat | given, run.vocabulary)
     runs.check_text(record, setup.corpus)
+    if setup.model != run.config:
+        raise InputError(f"{run.path / 'config.json'}: its settings must make its model")
     if args.dry_run:
         _show_plan(setup, out, total)
         return

@@ -132,7 +132,7 @@ def lstm_forward(
     # The inputs are all known: their product leaves the loop, one large one instead of T small.
     zs = (x.reshape(T * B, D) @ W_x + b).reshape(T, B, 4 * H)  # (T, B, 4H)  (L8)
 
-    dtype = xp.result_type(zs.dtype, W_h.dtype, state[0].dtype)
+    dtype = xp.result_type(zs.dtype, W_h.dtype, state[0].dtype, state[1].dtype)
     h = xp.empty((T + 1, B, H), dtype=dtype)  # row t goes into a step, row t+1 comes out
     h[0], c_prev = state
     cells = []

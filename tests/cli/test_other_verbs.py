@@ -54,7 +54,7 @@ def test_without_a_text_it_looks_at_what_the_model_writes(on_run, tmp_path, draw
     on_run("plot", "run", "--what", "gates", "--out", tmp_path / "g.png")
     first, second = ([label.get_text() for label in ax.get_xticklabels()] for ax in drawn)
     assert first == second
-    assert len(first) == 41
+    assert len(first) == 16
 
 
 def test_gradient_flow_is_the_gradient_of_the_last_loss_at_every_state(on_run, tmp_path, drawn):
@@ -87,7 +87,7 @@ def test_gradient_flow_is_the_gradient_of_the_last_loss_at_every_state(on_run, t
         (["--what", "loss", "--out", "x.gif"], "a picture must end in .png, .svg or .pdf"),
         (["--what", "loss", "--text", "to", "--out", "x.png"], "--text has no part in --what loss"),
         (["--what", "gates", "--text", "", "--out", "x.png"], "--text must have at least 1 token"),
-        (["--what", "gates", "--text", "a" * 101, "--out", "x.png"], "can label 100 tokens, got"),
+        (["--what", "gates", "--text", "a" * 41, "--out", "x.png"], "can label 40 tokens, got 41"),
         (["--what", "gates", "--text", "é", "--out", "x.png"], "'é' at index 0"),
         (["--what", "gradient-flow", "--text", "to", "--out", "x.png"], "at least 3 tokens, got 2"),
         (["--what", "weights", "--out", "x.png"], "invalid choice: 'weights'"),
@@ -232,6 +232,11 @@ def test_info_on_settings_tells_the_same_as_a_dry_run(cli):
     planned = cli("train", *flags, "--dry-run").out.splitlines()
     assert [f"# {line}" for line in told] == planned[1 : 1 + len(told)]
     assert any("memory of a training step with 32 x 64 tokens" in line for line in told)
+
+
+def test_info_counts_the_best_weights_only_where_a_text_validates(cli):
+    assert "best weights 0.0 MB" in cli("info", "--preset", "hello").out
+    assert "best weights 0.3 MB" in cli("info", "--data", "text.txt").out
 
 
 def test_info_on_a_run_and_settings_at_once_is_refused(on_run):

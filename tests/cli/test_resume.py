@@ -11,7 +11,7 @@ import pytest
 from running import ENVIRONMENT, SMALL, assert_same, command, files, nonsense, weights
 
 from minilstm import training
-from minilstm.checkpoint import read_checkpoint, read_run
+from minilstm.checkpoint import read_checkpoint, read_run, write_run
 from minilstm.metrics import COLUMNS, read_rows
 
 MASKS = ["--num-layers", "2", "--dropout", "0.2", "--output-dropout", "0.2", "--weight-drop", "0.2",
@@ -191,6 +191,17 @@ def test_a_run_without_a_checkpoint_begins_with_the_weights_it_was_to_begin_with
     assert_same(weights("new", "last"), whole)
 
 
+def test_a_run_on_another_text_keeps_the_vocabulary_it_began_with(train, cli, folder, monkeypatch):
+    train()
+    (folder / "other.txt").write_text("to be, or not to be? " * 50)  # not all of the letters
+    again = ["train", "--init-from", "run", "--data", "other.txt", "--out", "new"]
+    with monkeypatch.context() as patch:
+        stop_after(patch, 10)
+        assert cli(*again).code == 130
+    assert cli(*again, "--resume").code == 0
+    assert read_run("new").vocabulary == read_run("run").vocabulary
+
+
 def test_where_there_is_no_run_one_begins(train):
     assert train("--resume").code == 0
     assert read_checkpoint(read_run("run"), "last").step == 12
@@ -239,6 +250,46 @@ def test_the_text_may_have_moved_but_must_be_the_same(stopped, cli, folder):
         "error: data: the run has 'text.txt', got 'other.txt', which is another text\n"
     )
     assert cli("train", "--resume", "--out", "run", "--data", "moved.txt").code == 0
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"hidden_size": 9}, "its settings must make its model"),
+        ({"lr": "fast"}, "lr must be a number, got 'fast'"),
+        ({"lr": -1.0}, "lr must be a finite number from 0 up, got -1.0"),
+        ({"data": 5}, "data must be a text, got 5"),
+        ({"more": 5}, "settings must be those of a run"),
+    ],
+)
+def test_settings_in_a_config_that_cannot_be_are_refused(trained, cli, change, message):
+    run = read_run(trained / "run")
+    crafted = run.extra | {"settings": run.extra["settings"] | change}
+    write_run("new", run.config, run.vocabulary, crafted)
+    done = cli("train", "--resume", "--out", "new", "--data", trained / "text.txt")
+    assert (done.code, message in done.err) == (2, True), done.err
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"total_steps": 0}, {"total_steps": "12"}, {"threads": -1}, {"text": []}, {"corpus": None},
+     {"unigram_entropy": "1"}, {"first_token": 5}, {"init_from": 5}, {"settings": []}],
+)  # fmt: skip
+def test_entries_of_a_config_that_cannot_be_are_named(trained, cli, change):
+    run = read_run(trained / "run")
+    write_run("new", run.config, run.vocabulary, run.extra | change)
+    done = cli("train", "--resume", "--out", "new")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert done.err.startswith("error: new/config.json: ")
+    assert next(iter(change)) in done.err
+
+
+def test_a_run_begun_by_a_program_is_not_the_command_lines_to_go_on_with(trained, cli):
+    run = read_run(trained / "run")
+    write_run("new", run.config, run.vocabulary)
+    done = cli("train", "--resume", "--out", "new")
+    assert (done.code, "was not begun by `minilstm train`" in done.err) == (2, True)
 
 
 def test_the_number_of_threads_stays_what_it_was(stopped, cli, monkeypatch):

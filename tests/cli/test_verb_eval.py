@@ -8,7 +8,7 @@ import pytest
 from running import nonsense, weights
 
 import minilstm as ml
-from minilstm.checkpoint import read_run
+from minilstm.checkpoint import Checkpoint, point, read_run, save_model, write_checkpoint
 from minilstm.evaluation import evaluate
 from minilstm.text.corpora import load_corpus
 
@@ -87,6 +87,21 @@ def test_or_counted_where_there_is_an_unknown_symbol(train, cli, folder):
     assert done.out.startswith("other.txt, the whole file\n")
 
 
+def test_a_corpus_is_read_with_the_runs_vocabulary(on_run):
+    figures = json.loads(on_run("eval", "run", "--data", "hello", "--json").out)
+    assert figures["loss"] == score(read_run("run").vocabulary.encode("hello"))["loss"]
+
+
+def test_it_is_the_best_model_that_is_scored(train, cli):
+    train()
+    best, run = cli("eval", "run").out, read_run("run")
+    worse = {name: 2 * p for name, p in weights("run").items()}
+    point(run, "last", write_checkpoint(run, Checkpoint(13, worse)))
+    assert cli("eval", "run").out == best
+    point(run, "best", "step-00000013")
+    assert cli("eval", "run").out != best
+
+
 def test_where_nothing_validates_the_training_text_is_scored(cli):
     cli("train", "--preset", "hello", "--steps", "2", "--out", "run")
     assert cli("eval", "run").out.startswith("hello, train\n")
@@ -105,13 +120,14 @@ def test_a_text_that_has_changed_is_not_taken_for_the_runs_own(trained, cli, fol
 
 def test_a_config_cannot_make_it_score_a_file_elsewhere(trained, cli, folder):
     """A run from somewhere else: its config.json names a file of the reader's."""
-    shutil.copytree(trained / "run", "run")
     (folder / "secret").write_text("to be, or not " * 20)
-    config = json.loads((folder / "run" / "config.json").read_text())
-    config["settings"]["data"] = config["corpus"] = str(folder / "secret")
-    (folder / "run" / "config.json").write_text(json.dumps(config))
-    done = cli("eval", "run")
+    run = read_run(trained / "run")
+    where = "./secret"
+    crafted = run.extra | {"settings": run.extra["settings"] | {"data": where}, "corpus": where}
+    save_model("crafted", run.config, weights(trained / "run"), run.vocabulary, crafted)
+    done = cli("eval", "crafted")
     assert (done.code, done.out) == (2, "")
+    assert done.err == f"error: data: '{where}' has changed since the run was begun\n"
 
 
 def test_an_infinite_perplexity_is_null_in_json(on_run, monkeypatch):

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -55,14 +56,22 @@ def test_the_runs_own_settings_hold_unless_told_otherwise(train, cli):
     assert otherwise.out == model().generate("o", 200, seed=3) + "\n"
 
 
-def test_streaming_shows_each_token_as_it_is_made(trained):
-    """The reader has the first half while the second is not made: the pipe is never full."""
+def test_streaming_shows_each_token_as_it_is_made(on_run, monkeypatch):
+    flushes = []
+    monkeypatch.setattr(sys.stdout, "flush", lambda: flushes.append(1))
+    on_run("sample", "run", "--length", "50")
+    whole = len(flushes)
+    on_run("sample", "run", "--length", "50", "--stream")
+    assert (whole < 5, len(flushes) - whole >= 50) == (True, True)
+
+
+def test_a_reader_that_has_enough_ends_it_without_a_traceback(trained):
     with subprocess.Popen(
         command("sample", "run", "--length", 10**9, "--stream", "--prompt", "the very"),
         cwd=trained, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         assert process.stdout.read(100).startswith("the very")
-        process.stdout.close()  # as `| head` does: it ends without a traceback
+        process.stdout.close()  # as `| head` does
         assert process.wait(timeout=30) == 1
         assert process.stderr.read() == ""
 
