@@ -9,6 +9,8 @@ import minilstm as ml
 from minilstm import cli, plots, training
 from minilstm.errors import check_count, check_positive_int
 
+FRESH_EVERY = 32  # steps after which a stream begins anew
+
 
 def main() -> None:
     parser = cli.parser(__doc__)
@@ -72,6 +74,11 @@ def main() -> None:
             inputs, targets = ml.to_device((inputs, targets), device)  # (T, B) each
             state = None if starts else state  # carried along the streams, reset with the text
             loss, grads, state = ml.loss_and_grads(params, config, inputs, targets, state)
+            # One stream in turn begins anew. A model that meets the empty state once per epoch
+            # drifts away from it, and validation, which begins there, shows it.
+            if step % FRESH_EVERY < inputs.shape[1]:
+                for part in state:  # h and c, (L, B, H)
+                    part[:, step % FRESH_EVERY] = 0
             ml.clip_by_global_norm(grads, max_norm=1.0)
             optimizer.lr = ml.warmup_cosine(step, total, args.lr)
             optimizer.step(params, grads)
