@@ -9,7 +9,7 @@ import minilstm as ml
 from minilstm import cli, plots, training
 from minilstm.errors import check_count, check_positive_int
 
-FRESH_EVERY = 32  # steps after which a stream begins anew
+FRESH_EVERY = 32  # steps at the least between two fresh starts of a stream
 
 
 def main() -> None:
@@ -76,9 +76,10 @@ def main() -> None:
             loss, grads, state = ml.loss_and_grads(params, config, inputs, targets, state)
             # One stream in turn begins anew. A model that meets the empty state once per epoch
             # drifts away from it, and validation, which begins there, shows it.
-            if step % FRESH_EVERY < inputs.shape[1]:
+            stream = step % max(FRESH_EVERY, inputs.shape[1])
+            if stream < inputs.shape[1]:
                 for part in state:  # h and c, (L, B, H)
-                    part[:, step % FRESH_EVERY] = 0
+                    part[:, stream] = 0
             ml.clip_by_global_norm(grads, max_norm=1.0)
             optimizer.lr = ml.warmup_cosine(step, total, args.lr)
             optimizer.step(params, grads)
