@@ -40,6 +40,7 @@ CHARACTERS = ModelConfig(65, 128)
 MASKED = ModelConfig(300, 64, 2, 64, dropout=0.2, embedding_dropout=0.2, output_dropout=0.2,
                      locked_dropout=True, weight_drop=0.3, tie_weights=True)  # fmt: skip
 WORDS = ModelConfig(20_000, 32, 2, 48, dropout=0.5, output_dropout=0.5)
+DROPPED = ModelConfig(65, 64, embedding_size=256, embedding_dropout=0.5)
 WIDE = ModelConfig(65, 256, embedding_size=64)
 
 
@@ -49,6 +50,7 @@ WIDE = ModelConfig(65, 256, embedding_size=64)
         (CHARACTERS, 32, 50, "adam", np.float32),  # activations
         (CHARACTERS, 16, 20, "adam", np.float64),
         (MASKED, 20, 30, "adamw", np.float32),  # masks
+        (DROPPED, 40, 30, "adam", np.float32),
         (WORDS, 30, 20, "adam", np.float32),  # chunks of logits, a large embedding
         (WIDE, 2, 5, "sgd", np.float32),  # parameters
         (WIDE, 2, 5, "adam", np.float32),

@@ -170,6 +170,7 @@ def test_a_text_too_short_to_validate_says_so_and_best_is_last(cli):
     assert done.out.startswith("nothing validates; the last training loss is 1.2")
     assert done.err.count("too short to hold anything out") == 1
     assert done.err.count("too few for") == 1  # streams for a batch of 3
+    assert "a training step with 1 x 4 tokens" in done.err
     assert_same(weights("run", "best"), weights("run", "last"))
 
 
