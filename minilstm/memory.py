@@ -1,7 +1,6 @@
 """How much memory training takes: the arrays that exist at once, added up.
 
-Each term names its arrays; a test compares the sum with what a step really allocates. Python
-itself, NumPy and its matrix library take some 80 MB besides, and the text its ids.
+Each term names its arrays; a test compares the sum with what a step really allocates.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from minilstm.nn import embedding
 
 _CHUNK = 1 << 22  # logits held at a time; see nn/loss.py
 _MOMENTS = {"adam": 2, "adamw": 2, "sgd": 1}  # an optimizer's copies of all parameters
+_PROGRAM = 80_000_000  # bytes of Python, NumPy and its matrix library
 _UPDATE = {"adam": 3, "adamw": 3, "sgd": 1}  # temporaries of one parameter's size
 
 
@@ -35,12 +35,12 @@ def estimate_memory(
             validates.
     Returns:
         The bytes of "parameters", "optimizer" and "best weights", which stay; of "step", what
-        comes and goes with each step, at its fullest; and of all together, "total".
+        comes and goes with each step, at its fullest; of the "program" itself; and "total".
 
     >>> sizes = estimate_memory(ModelConfig(65, 512, 1, embedding_size=512), B=128, T=256)
     >>> print({name: f"{size / 1e6:.0f} MB" for name, size in sizes.items()})
     {'parameters': '9 MB', 'optimizer': '17 MB', 'best weights': '9 MB', 'step': '949 MB',
-     'total': '984 MB'}
+     'program': '80 MB', 'total': '1064 MB'}
     """
     V, H, E, L = config.vocab_size, config.hidden_size, config.embedding_size, config.num_layers
     N = T * B  # rows of all matrices that have one row for each token
@@ -72,11 +72,11 @@ def estimate_memory(
     update = sum(sizes) + _UPDATE[optimizer] * max(sizes)  # gradients; forward's are gone by then
     step = max(kept + max(moments), update)
 
-    parts = {
+    numbers = {
         "parameters": sum(sizes),
         "optimizer": _MOMENTS[optimizer] * sum(sizes),
         "best weights": sum(sizes) if keep_best else 0,
         "step": step + 4 * L * B * H,  # and the state, old and new
     }
-    parts["total"] = sum(parts.values())
-    return {name: size * dtype_bytes for name, size in parts.items()}
+    parts = {name: size * dtype_bytes for name, size in numbers.items()} | {"program": _PROGRAM}
+    return parts | {"total": sum(parts.values())}

@@ -58,7 +58,8 @@ WIDE = ModelConfig(65, 256, embedding_size=64)
 )
 def test_the_estimate_is_within_a_tenth_of_what_a_step_allocates(config, B, T, optimizer, dtype):
     estimate = estimate_memory(config, B, T, np.dtype(dtype).itemsize, optimizer)
-    assert estimate["total"] == pytest.approx(measured(config, B, T, optimizer, dtype), rel=0.1)
+    arrays = estimate["total"] - estimate["program"]
+    assert arrays == pytest.approx(measured(config, B, T, optimizer, dtype), rel=0.1)
 
 
 def test_the_parts_add_up_and_those_that_stay_are_copies_of_the_parameters():

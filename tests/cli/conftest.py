@@ -1,9 +1,19 @@
 """A folder with a text to train on, the command line in this process, and a run trained once."""
 
+import os
+
 import pytest
 from running import SMALL, call, nonsense
 
+from minilstm import training
 from minilstm.__main__ import main
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    """Nothing is forced to the disk, and a run that ends draws no picture; `trained` does both."""
+    monkeypatch.setattr(os, "fsync", os.fstat)
+    monkeypatch.setattr(training._Run, "draw", lambda run: None)
 
 
 @pytest.fixture

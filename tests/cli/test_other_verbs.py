@@ -24,15 +24,21 @@ from minilstm.text.corpora import load_corpus
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The axes that are saved, in order."""
-    saved, save = [], plots.save
-    monkeypatch.setattr(plots, "save", lambda ax, path: saved.append(ax) or save(ax, path))
+    """The axes that would be saved, in order."""
+    saved = []
+    monkeypatch.setattr(plots, "save", lambda ax, path: saved.append(ax) or path)
     return saved
 
 
+def test_a_picture_is_written_and_its_path_told(on_run, tmp_path):
+    path = tmp_path / "folder" / "loss.png"
+    done = on_run("plot", "run", "--what", "loss", "--out", path)
+    assert (done.code, done.out) == (0, f"{path}\n")
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
 def test_the_loss_is_that_of_metrics_csv(on_run, tmp_path, drawn):
-    done = on_run("plot", "run", "--what", "loss", "--out", tmp_path / "loss.png")
-    assert (done.code, done.out) == (0, f"{tmp_path / 'loss.png'}\n")
+    on_run("plot", "run", "--what", "loss", "--out", tmp_path / "loss.png")
     training, validation, uniform, unigram = drawn[0].lines
     rows = read_rows(read_run("run").path / "metrics.csv")
     assert list(training.get_ydata()) == [row["train_loss"] for row in rows]

@@ -123,8 +123,12 @@ def test_a_run_leaves_its_folder_results_on_stdout_and_progress_on_stderr(train)
     assert " parameters, float32\n" in done.err
     assert re.search(r"^12 steps, 0.16 epochs, on cpu$", done.err, re.M)
     assert re.search(r"^step 12 of 12  train \d.* valid \d", done.err, re.M)
-    names = {path.name for path in read_run("run").path.iterdir()}
-    assert names >= {"config.json", "vocabulary.json", "metrics.csv", "loss.png", "best", "last"}
+
+
+def test_a_run_folder_holds_all_there_is_to_know(trained):
+    names = {path.name for path in (trained / "run").iterdir()}
+    assert names == {"config.json", "vocabulary.json", "metrics.csv", "loss.png", "best", "last",
+                     "checkpoints"}  # fmt: skip
 
 
 def test_config_json_records_how_the_run_was_made(train):
