@@ -1,4 +1,4 @@
-"""Train a character model on a text of yours, tiny Shakespeare for one, and let it write."""
+"""Train a character model, on tiny Shakespeare or a text of yours, and let it write."""
 
 import time
 
@@ -8,13 +8,15 @@ from tqdm import tqdm
 import minilstm as ml
 from minilstm import cli, plots, training
 from minilstm.errors import check_count, check_positive_int
+from minilstm.evaluation import evaluate
 
 FRESH_EVERY = 32  # steps at the least between two fresh starts of a stream
 
 
 def main() -> None:
     parser = cli.parser(__doc__)
-    parser.add_argument("--data", required=True, metavar="FILE", help="a UTF-8 text")
+    parser.add_argument("--data", default="shakespeare", metavar="NAME|FILE",
+                        help="a corpus, which is downloaded, or a UTF-8 text")  # fmt: skip
     parser.add_argument("--minutes", type=float, default=3.0, help="of training, validation aside")
     parser.add_argument("--steps", type=int, help="train so many steps, whatever they take")
     parser.add_argument("--hidden-size", type=int, default=256, help="H")
@@ -31,23 +33,16 @@ def main() -> None:
     if args.picture:
         plots.check_path(args.picture)
 
-    text = ml.read_text(args.data)
-    train_text, validation_text = ml.train_validation_split(text)  # the last tenth validates
-    if len(validation_text) < 2:
-        train_text, validation_text = text, ""
-        print("too short to hold anything out: training on all of it, validating on nothing")
-    strangers = set(validation_text) - set(train_text)
-    if strangers:
-        print(f"only the validation text has {sorted(strangers)}: read as an unknown character")
-    vocab = ml.CharVocabulary.from_text(train_text, unknown="<unk>" if strangers else None)
-    V = len(vocab)
-    batches = ml.contiguous_streams(vocab.encode(train_text), args.batch_size, args.seq_len)
-    print(f"{len(train_text):,} characters to train on, {len(validation_text):,} to validate on,")
+    corpus = ml.load_corpus(args.data)  # the last tenth validates
+    print(*corpus.notes, sep="\n", end="\n" if corpus.notes else "")
+    V, validation_size = len(corpus.vocab), 0 if corpus.valid is None else len(corpus.valid)
+    batches = ml.contiguous_streams(corpus.train, args.batch_size, args.seq_len)
+    print(f"{len(corpus.train):,} characters to train on, {validation_size:,} to validate on,")
     print(f"{V} distinct: a uniform guess costs ln {V} = {np.log(V):.3f} nats per character")
 
     config = ml.ModelConfig(V, args.hidden_size, args.num_layers, forget_bias=1.0)
     params = ml.to_device(ml.init_params(config, np.random.default_rng(args.seed)), device)
-    model = ml.LanguageModel(config, params, vocab)
+    model = ml.LanguageModel(config, params, corpus.vocab)
     optimizer = ml.Adam(args.lr)
 
     if args.steps is None:  # --minutes: time a step on copies, and fix the number of steps
@@ -56,6 +51,7 @@ def main() -> None:
 
         def trial_step() -> None:
             loss, grads, _ = ml.loss_and_grads(trial, config, inputs, targets)
+            ml.clip_by_global_norm(grads, max_norm=1.0)
             trial_optimizer.step(trial, grads)
             float(loss)  # waits for the device
 
@@ -87,8 +83,8 @@ def main() -> None:
             bar.update()
             curve.append(float(loss))
             seconds += time.perf_counter() - began
-            if validation_text and (step % every == 0 or step == total):
-                score = model.evaluate(validation_text, streams=64)
+            if corpus.valid is not None and (step % every == 0 or step == total):
+                score = evaluate(params, config, corpus.valid, streams=64)
                 validation.append((step, score.loss))
                 tqdm.write(
                     f"step {step:6,}  training {np.mean(curve[-every:]):.4f}  validation "
@@ -98,14 +94,17 @@ def main() -> None:
                 break
     bar.close()
 
+    first = corpus.vocab.decode(corpus.train[:1])
     for temperature in (0.5, 1.0):
         print(f"\n--- a sample at temperature {temperature} ---")
-        print(model.generate(train_text[0], 300, temperature, seed=args.seed))
+        print(model.generate(first, 300, temperature, seed=args.seed))
     if args.picture:
         ax = plots.loss_curve(range(1, total + 1), curve, V, validation=validation)
         print(f"\npicture of the loss: {plots.save(ax, args.picture)}")
-    name, scored = ("validation", validation_text) if validation_text else ("training", train_text)
-    score = model.evaluate(scored)  # one pass from end to end, the state carried
+    name, ids = "training", corpus.train
+    if corpus.valid is not None:
+        name, ids = "validation", corpus.valid
+    score = evaluate(params, config, ids)  # one pass from end to end, the state carried
     print(f"\ntrained {step:,} steps in {seconds:.0f} s; one pass over {score.tokens:,} targets:")
     print(f"{name} loss {score.loss:.4f} nats/char, {score.bits_per_token:.4f} bits/char, "
           f"perplexity {score.perplexity:.3f}, accuracy {100 * score.accuracy:.1f} %")  # fmt: skip
