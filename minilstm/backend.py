@@ -4,8 +4,6 @@ Which array module computes is never a setting: it is read off the arrays
 (`get_array_module`). A device is chosen once, by moving the parameters and the batches to it.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib
 import importlib.util

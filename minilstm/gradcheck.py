@@ -16,8 +16,6 @@ Each check returns a Report and, unless told otherwise, raises GradientError if 
 A NaN or infinity on either side fails.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

@@ -13,8 +13,6 @@ Parameters are a flat dict[str, Array]; gradients are a dict with the same keys:
     fc.b          (V,)
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Callable

@@ -4,8 +4,6 @@ Optimizers update the arrays of `params` in place, so nothing that refers to the
 Nothing here waits for a GPU: norms and moments stay where the gradients are.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -4,8 +4,6 @@ Each function draws into the axes it is given, or into new ones of its own, and 
 `save` writes their figure to a file.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -12,8 +12,6 @@ The module has the attributes `embedding` (nn.Embedding; absent with one-hot inp
 PyTorch itself is not needed: `torch.from_numpy` and `.numpy()` on the caller's side suffice.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

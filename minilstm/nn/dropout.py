@@ -10,8 +10,6 @@ Locked (variational) dropout draws one mask per sequence and keeps it for all T 
 (Wan et al. 2013; Merity et al. 2018).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

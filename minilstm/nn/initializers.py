@@ -4,8 +4,6 @@ Xavier and orthogonal initialisation act on the whole (·, 4H) matrix of the fou
 `torch.nn.init` does on the matrices of `nn.LSTM`.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
