@@ -24,9 +24,9 @@ import numpy as np
 from minilstm.backend import Array, get_array_module, like
 from minilstm.checks import State, check_precision, check_shape, check_state, check_token_ids
 from minilstm.errors import InputError, check_number, check_positive_int, quote
-from minilstm.nn import initializers
 from minilstm.nn.dropout import dropout, dropout_mask
 from minilstm.nn.embedding import embedding_backward, embedding_forward, one_hot
+from minilstm.nn.initializers import orthogonal, uniform, xavier_uniform
 from minilstm.nn.linear import linear_backward, linear_forward
 from minilstm.nn.loss import linear_cross_entropy
 from minilstm.nn.lstm import LSTMCache, lstm_backward, lstm_forward
@@ -38,9 +38,9 @@ Params = dict[str, Array]
 # ModelConfig.init: how W_x and W_h are drawn
 _INITS: dict[str, tuple[Callable[..., np.ndarray], ...]] = {
     "pytorch": (),
-    "xavier": (initializers.xavier_uniform, initializers.xavier_uniform),
-    "orthogonal": (initializers.orthogonal, initializers.orthogonal),
-    "xavier_orthogonal": (initializers.xavier_uniform, initializers.orthogonal),
+    "xavier": (xavier_uniform, xavier_uniform),
+    "orthogonal": (orthogonal, orthogonal),
+    "xavier_orthogonal": (xavier_uniform, orthogonal),
 }
 
 
@@ -84,28 +84,21 @@ class ModelConfig:
     forget_bias: float | None = None
 
     def __post_init__(self) -> None:
-        check_positive_int("vocab_size", self.vocab_size)
-        check_positive_int("hidden_size", self.hidden_size)
-        check_positive_int("num_layers", self.num_layers)
-        if self.embedding_size is not None:
-            check_positive_int("embedding_size", self.embedding_size)
-        if self.tie_weights and self.embedding_size != self.hidden_size:
-            raise InputError(
-                f"tie_weights needs embedding_size = hidden_size = {self.hidden_size}, "
-                f"got embedding_size {self.embedding_size}"
-            )
+        H, E = self.hidden_size, self.embedding_size
+        for name in ("vocab_size", "hidden_size", "num_layers", "embedding_size"):
+            if name != "embedding_size" or E is not None:
+                check_positive_int(name, getattr(self, name))
+        if self.tie_weights and E != H:
+            wanted = f"embedding_size = hidden_size = {H}"
+            raise InputError(f"tie_weights needs {wanted}, got embedding_size {E}")
         for name in ("dropout", "embedding_dropout", "output_dropout", "weight_drop"):
             check_number(name, getattr(self, name), "in [0, 1)", lambda p: 0 <= p < 1)
-        if self.embedding_dropout and self.embedding_size is None:
-            raise InputError(
-                f"embedding_dropout {self.embedding_dropout} needs an embedding, "
-                "got embedding_size None (one-hot input)"
-            )
+        if self.embedding_dropout and E is None:
+            wanted = f"embedding_dropout {self.embedding_dropout} needs an embedding"
+            raise InputError(f"{wanted}, got embedding_size None (one-hot input)")
         if self.dropout and self.num_layers == 1:
-            logger.warning(
-                "dropout %s acts between layers, and there is one layer: it has no effect "
-                "(output_dropout acts after the last)", self.dropout,
-            )  # fmt: skip
+            what = f"dropout {self.dropout} acts between layers, and there is one layer"
+            logger.warning("%s: it has no effect (output_dropout acts after the last)", what)
         if self.init not in tuple(_INITS):  # a list has no hash
             raise InputError(f"init must be one of {', '.join(_INITS)}, got {self.init!r}")
         if self.forget_bias is not None:
@@ -121,18 +114,15 @@ class ModelConfig:
         {'lstm0.W_x': (5, 8), 'lstm0.W_h': (2, 8), 'lstm0.b': (8,), 'fc.W': (2, 5), 'fc.b': (5,)}
         """
         V, H, E = self.vocab_size, self.hidden_size, self.embedding_size
-        shapes: dict[str, tuple[int, ...]] = {}
-        if E is not None:
-            shapes["embedding.W"] = (V, E)
+        shapes: dict[str, tuple[int, ...]] = {} if E is None else {"embedding.W": (V, E)}
         for k in range(self.num_layers):
-            D = H if k > 0 else V if E is None else E
+            D = H if k > 0 else E or V
             shapes[f"lstm{k}.W_x"] = (D, 4 * H)
             shapes[f"lstm{k}.W_h"] = (H, 4 * H)
             shapes[f"lstm{k}.b"] = (4 * H,)
         if not self.tie_weights:
             shapes["fc.W"] = (H, V)
-        shapes["fc.b"] = (V,)
-        return shapes
+        return shapes | {"fc.b": (V,)}
 
 
 def init_params(config: ModelConfig, rng: np.random.Generator, dtype: Any = np.float32) -> Params:
@@ -152,19 +142,16 @@ def init_params(config: ModelConfig, rng: np.random.Generator, dtype: Any = np.f
     H = config.hidden_size
     params: Params = {}
     for name, shape in config.parameter_shapes().items():
-        if name == "embedding.W" and config.init != "pytorch":
-            value = initializers.uniform(rng, shape, 0.1)
-        elif name == "embedding.W":
+        if config.init == "pytorch" and name == "embedding.W":
             # A tied embedding is an output matrix as well: N(0, 1) there would make the first
             # logits √H large, far from the uniform guess.
-            scale = 1 / math.sqrt(H) if config.tie_weights else 1.0
-            value = scale * rng.standard_normal(shape)
+            value = rng.standard_normal(shape) * (1 / math.sqrt(H) if config.tie_weights else 1.0)
         elif config.init == "pytorch":
-            value = initializers.uniform(rng, shape, 1 / math.sqrt(H))
-        elif len(shape) == 1:
+            value = uniform(rng, shape, 1 / math.sqrt(H))
+        elif name.endswith(".b"):
             value = np.zeros(shape)
-        elif name == "fc.W":
-            value = initializers.uniform(rng, shape, 0.1)
+        elif not name.startswith("lstm"):
+            value = uniform(rng, shape, 0.1)
         else:
             value = _INITS[config.init][name.endswith("W_h")](rng, shape)
         if name.startswith("lstm") and name.endswith(".b") and config.forget_bias is not None:
@@ -196,8 +183,8 @@ def init_state(
 class Masks(NamedTuple):
     """The dropout masks of one pass; None where nothing is dropped."""
 
-    inputs: tuple[Array | None, ...]  # on each layer's input, (T, B, D) or (1, B, D) if locked
-    weights: tuple[Array | None, ...]  # on each layer's W_h, (H, 4H)
+    inputs: list[Array | None]  # on each layer's input, (T, B, D) or (1, B, D) if locked
+    weights: list[Array | None]  # on each layer's W_h, (H, 4H)
     output: Array | None  # on the top layer's hs
 
 
@@ -214,20 +201,16 @@ def draw_masks(
     Returns:
         The masks, on that device.
     """
-    L, H = config.num_layers, config.hidden_size
-
     def mask(p: float, *shape: int) -> Array | None:
         if rng is None or p == 0:
             return None
         return like(dropout_mask(rng, shape, p, reference.dtype), reference)
 
-    def sequence_mask(p: float, D: int) -> Array | None:
-        return mask(p, 1 if config.locked_dropout else T, B, D)
-
-    inputs = [sequence_mask(config.embedding_dropout, config.embedding_size or 0)]
-    inputs += [sequence_mask(config.dropout, H) for _ in range(L - 1)]
+    L, H, steps = config.num_layers, config.hidden_size, 1 if config.locked_dropout else T
+    inputs = [mask(config.embedding_dropout, steps, B, config.embedding_size or 0)]
+    inputs += [mask(config.dropout, steps, B, H) for _ in range(L - 1)]
     weights = [mask(config.weight_drop, H, 4 * H) for _ in range(L)]
-    return Masks(tuple(inputs), tuple(weights), sequence_mask(config.output_dropout, H))
+    return Masks(inputs, weights, mask(config.output_dropout, steps, B, H))
 
 
 class ModelCache(NamedTuple):
@@ -235,7 +218,7 @@ class ModelCache(NamedTuple):
 
     config: ModelConfig
     inputs: Array  # (T, B)
-    layers: tuple[LSTMCache, ...]  # from the bottom up
+    layers: list[LSTMCache]  # from the bottom up
     masks: Masks
     hs: Array  # (T, B, H) of the top layer, after dropout
     W_out: Array  # (H, V)
@@ -363,23 +346,18 @@ def _body_forward(
         x = one_hot(inputs, config.vocab_size, reference.dtype)  # (T, B, V)
     else:
         x = embedding_forward(inputs, params["embedding.W"])  # (T, B, E)
-    h_T, c_T, layers = [], [], []
+    states, layers = [], []
     for k in range(config.num_layers):
-        x, (h, c), layer = lstm_forward(
-            dropout(x, masks.inputs[k]),
-            (state[0][k], state[1][k]),
-            params[f"lstm{k}.W_x"],
-            dropout(params[f"lstm{k}.W_h"], masks.weights[k]),
-            params[f"lstm{k}.b"],
-        )  # x is now this layer's hs (T, B, H), the input of the next
-        h_T.append(h)
-        c_T.append(c)
+        W_x, W_h, b = (params[f"lstm{k}.{name}"] for name in ("W_x", "W_h", "b"))
+        x, W_h = dropout(x, masks.inputs[k]), dropout(W_h, masks.weights[k])
+        # The hs (T, B, H) of this layer are the x of the next.
+        x, last_state, layer = lstm_forward(x, (state[0][k], state[1][k]), W_x, W_h, b)
+        states.append(last_state)
         layers.append(layer)
+    h_T, c_T = map(xp.stack, zip(*states, strict=True))
     hs = dropout(x, masks.output)
     W_out = params["embedding.W"].T if config.tie_weights else params["fc.W"]  # (H, V)
-    return (xp.stack(h_T), xp.stack(c_T)), ModelCache(
-        config, inputs, tuple(layers), masks, hs, W_out
-    )
+    return (h_T, c_T), ModelCache(config, inputs, layers, masks, hs, W_out)
 
 
 def _body_backward(

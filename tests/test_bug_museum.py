@@ -236,8 +236,8 @@ BUGS = [
         seen_in="pclucas14/GansFallingShort#2",
         survives_because="with zero states, or one layer, nothing is wrong",
         file="model.py",
-        old="(state[0][k], state[1][k]),\n",
-        new="(state[0][0], state[1][0]),\n",
+        old="(x, (state[0][k], state[1][k]), ",
+        new="(x, (state[0][0], state[1][0]), ",
         caught_by=("test_model.py::test_chunks_with_carried_state_equal_one_pass",),
     ),
     Bug(
