@@ -21,15 +21,8 @@ from minilstm.backend import choose_device, get_array_module, to_device, to_host
 from minilstm.errors import InputError
 from minilstm.evaluation import Evaluation
 from minilstm.language_model import LanguageModel
-from minilstm.model import (
-    ModelConfig,
-    backward,
-    forward,
-    forward_with_cache,
-    init_params,
-    init_state,
-    loss_and_grads,
-)
+from minilstm.model import ModelConfig, init_params, init_state
+from minilstm.model import backward, forward, forward_with_cache, loss_and_grads
 from minilstm.nn.loss import softmax_cross_entropy
 from minilstm.optim import SGD, Adam, AdamW, clip_by_global_norm, warmup_cosine
 from minilstm.text.batching import contiguous_streams, random_windows, shuffled_windows

@@ -38,8 +38,7 @@ def clip_by_global_norm(grads: Params, max_norm: float) -> Array:
     """
     if isinstance(max_norm, str) or not max_norm > 0:  # infinity measures and scales nothing
         raise InputError(f"max_norm must be a positive number, got {max_norm!r}")
-    norm, _ = clip_and_tensor_norms(grads, max_norm)
-    return norm
+    return clip_and_tensor_norms(grads, max_norm)[0]
 
 
 def clip_and_tensor_norms(grads: Params, max_norm: float | None) -> tuple[Array, Array]:
@@ -73,20 +72,15 @@ class Optimizer:
         weight_decay: its factor ≥ 0; each optimizer says what it does.
         steps: the number of steps taken.
         moments: one dict of arrays per moment, shaped as params; empty before the first step.
-        moment_names: the keys of moments.
     Raises:
         InputError: lr or weight_decay is negative or not finite.
     """
 
-    moment_names: tuple[str, ...] = ()
-
-    def __init__(self, lr: float, weight_decay: float = 0.0) -> None:
-        self.lr = check_number("lr", lr, "from 0 up", lambda x: x >= 0)
-        self.weight_decay = check_number(
-            "weight_decay", weight_decay, "from 0 up", lambda x: x >= 0
-        )
-        self.steps = 0
-        self.moments: dict[str, Params] = {name: {} for name in self.moment_names}
+    def __init__(self, lr: float, weight_decay: float, *moments: str) -> None:
+        for name, value in (("lr", lr), ("weight_decay", weight_decay)):
+            check_number(name, value, "from 0 up", lambda x: x >= 0)
+        self.lr, self.weight_decay, self.steps = float(lr), float(weight_decay), 0
+        self.moments: dict[str, Params] = {name: {} for name in moments}
 
     def step(self, params: Params, grads: Params) -> None:
         """Update every array of params in place.
@@ -132,14 +126,12 @@ class Optimizer:
         Raises:
             InputError: it has not this optimizer's moments.
         """
-        if state.keys() != {"steps", *self.moment_names}:
-            wanted, got = sorted(("steps", *self.moment_names)), sorted(state)
+        wanted, got = sorted(self.state_dict()), sorted(state)
+        if wanted != got:
             raise InputError(f"{type(self).__name__} needs a state with {wanted}, got {got}")
         self.steps = int(state["steps"])
-        self.moments = {  # copies: a step changes them in place, and the state stays as it was
-            name: {key: moment.copy() for key, moment in state[name].items()}
-            for name in self.moment_names
-        }
+        for moment in self.moments:  # copies: a step changes them in place, not the state
+            self.moments[moment] = {name: x.copy() for name, x in state[moment].items()}
 
 
 class SGD(Optimizer):
@@ -166,10 +158,8 @@ class SGD(Optimizer):
     [0.75]
     """
 
-    moment_names = ("velocity",)
-
     def __init__(self, lr: float, momentum: float = 0.0, weight_decay: float = 0.0) -> None:
-        super().__init__(lr, weight_decay)
+        super().__init__(lr, weight_decay, "velocity")
         self.momentum = check_number("momentum", momentum, "in [0, 1)", lambda x: 0 <= x < 1)
 
     def _update(self, p: Array, g: Array, *moments: Array) -> None:
@@ -210,20 +200,16 @@ class Adam(Optimizer):
     [0.9 1.1]
     """
 
-    moment_names = ("m", "v")
-
     def __init__(
         self, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:  # fmt: skip
-        super().__init__(lr, weight_decay)
+        super().__init__(lr, weight_decay, "m", "v")
         if not isinstance(betas, tuple | list) or len(betas) != 2:
             raise InputError(f"betas must be two numbers in [0, 1), got {betas!r}")
         for beta in betas:
             check_number("each of betas", beta, "in [0, 1)", lambda x: 0 <= x < 1)
-        check_number("eps", eps, "above 0", lambda x: x > 0)
-        self.betas = betas
-        self.eps = eps
+        self.betas, self.eps = betas, check_number("eps", eps, "above 0", lambda x: x > 0)
 
     def _update(self, p: Array, g: Array, *moments: Array) -> None:
         if self.weight_decay:
@@ -315,14 +301,13 @@ def step_decay(step: int, lr: float, every: int, factor: float) -> float:
 class Plateau:
     """Multiply the learning rate by `factor` when the validation loss has stopped falling.
 
-    A loss is an improvement if it is below (1 - threshold) times the best one so far; after more
-    than `patience` observations in a row without one, the rate falls and the count starts again.
+    A loss is an improvement if it is below (1 - 1e-4) times the best one so far; after more than
+    `patience` observations in a row without one, the rate falls and the count starts again.
 
     Args:
         lr: the first rate.
         factor: in (0, 1).
         patience: observations without improvement that are put up with, ≥ 0.
-        threshold: relative, ≥ 0.
     Source:
         PyTorch's `ReduceLROnPlateau` with its defaults (mode "min", relative threshold).
 
@@ -331,15 +316,13 @@ class Plateau:
     [1.0, 1.0, 0.5]
     """
 
-    def __init__(
-        self, lr: float, factor: float = 0.1, patience: int = 10, threshold: float = 1e-4
-    ) -> None:
-        self.lr, self.factor, self.patience, self.threshold = lr, factor, patience, threshold
+    def __init__(self, lr: float, factor: float = 0.1, patience: int = 10) -> None:
+        self.lr, self.factor, self.patience = lr, factor, patience
         self.best, self.bad = math.inf, 0
 
     def observe(self, validation_loss: float) -> float:
         """Take one validation loss (nats per token) into account; return the rate from now on."""
-        if validation_loss < self.best * (1 - self.threshold):
+        if validation_loss < self.best * (1 - 1e-4):
             self.best, self.bad = validation_loss, 0
         else:
             self.bad += 1
