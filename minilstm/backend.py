@@ -8,7 +8,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -87,8 +87,7 @@ def choose_device(name: str | None = None) -> str:
     'cpu'
     """
     source = "device" if name is not None else "MINILSTM_DEVICE"
-    if name is None:
-        name = os.environ.get(source, "auto")
+    name = os.environ.get(source, "auto") if name is None else name
     if name not in ("auto", "cpu", "cuda"):
         raise InputError(f"{source} must be auto, cpu or cuda, got {name!r}")
     fault = None if name == "cpu" else _cuda_fault()
@@ -130,8 +129,8 @@ def to_device(tree: Tree, device: str) -> Tree:
     """
     if choose_device(device) == "cpu":
         return to_host(tree)
-    moved: Tree = _map_arrays(sys.modules["cupy"].asarray, tree)  # choose_device imported it
-    return moved
+    # choose_device has imported CuPy.
+    return cast(Tree, _map_arrays(sys.modules["cupy"].asarray, tree))
 
 
 def to_host(tree: Tree) -> Tree:
@@ -149,8 +148,7 @@ def to_host(tree: Tree) -> Tree:
     def move(x: Array) -> Array:
         return x if is_on_host(x) else get_array_module(x).asnumpy(x)
 
-    moved: Tree = _map_arrays(move, tree)
-    return moved
+    return cast(Tree, _map_arrays(move, tree))
 
 
 def like(x: Array, reference: Array) -> Array:

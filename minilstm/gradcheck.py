@@ -24,7 +24,6 @@ import numpy as np
 from minilstm.errors import InputError
 
 Arrays = dict[str, np.ndarray]
-Function = Callable[[dict[str, Any]], Any]
 
 
 class GradientError(AssertionError):
@@ -53,11 +52,10 @@ class TensorCheck(NamedTuple):
 
     def __str__(self) -> str:
         index = ", ".join(map(str, self.worst))
-        return (
-            f"{self.name}[{index}]: analytic {self.analytic:.10g}, numeric {self.numeric:.10g}, "
-            f"off by {abs(self.analytic - self.numeric):.3g} "
-            f"(largest gradient of the tensor: {self.max_gradient:.3g})"
-        )
+        off = abs(self.analytic - self.numeric)
+        numbers = f"analytic {self.analytic:.10g}, numeric {self.numeric:.10g}, off by {off:.3g}"
+        largest = f"largest gradient of the tensor: {self.max_gradient:.3g}"
+        return f"{self.name}[{index}]: {numbers} ({largest})"
 
 
 class Report(NamedTuple):
@@ -88,7 +86,7 @@ class Report(NamedTuple):
 
 
 def complex_step(
-    f: Function, arrays: Arrays, grads: Arrays, *, h: float = 1e-20,
+    f: Callable[..., Any], arrays: Arrays, grads: Arrays, *, h: float = 1e-20,
     tolerance: float = 1e-12, raise_on_failure: bool = True,
 ) -> Report:  # fmt: skip
     """Compare grads with Im f(x + ih e_k) / h at every entry of every array.
@@ -120,7 +118,7 @@ def complex_step(
 
 
 def central_differences(
-    f: Function, arrays: Arrays, grads: Arrays, *, eps: float = 1e-5,
+    f: Callable[..., Any], arrays: Arrays, grads: Arrays, *, eps: float = 1e-5,
     atol: float = 1e-9, rtol: float = 1e-5, raise_on_failure: bool = True,
 ) -> Report:  # fmt: skip
     """Compare grads with (f(x + ε e_k) - f(x - ε e_k)) / 2ε at every entry of every array.
@@ -156,7 +154,7 @@ def central_differences(
 
 
 def directional(
-    f: Function, arrays: Arrays, grads: Arrays, *, rng: np.random.Generator,
+    f: Callable[..., Any], arrays: Arrays, grads: Arrays, *, rng: np.random.Generator,
     eps: float = 1e-5, atol: float = 1e-9, rtol: float = 1e-5, raise_on_failure: bool = True,
 ) -> Report:  # fmt: skip
     """Compare Σ grads · u with (f(x + ε u) - f(x - ε u)) / 2ε along one random direction u.
@@ -200,7 +198,7 @@ def _check_arrays(arrays: Arrays, grads: Arrays) -> None:
             raise InputError(f"{name} has no entries to check: shape {x.shape}")
 
 
-def _moved(f: Function, arrays: Arrays, step: complex) -> Arrays:
+def _moved(f: Callable[..., Any], arrays: Arrays, step: complex) -> Arrays:
     """f with one entry moved by step and all others in place: for each entry of each array."""
     x = {name: value.copy() for name, value in arrays.items()}
     moved = {}
@@ -217,10 +215,8 @@ def _moved(f: Function, arrays: Arrays, step: complex) -> Arrays:
     return moved
 
 
-def _report(
-    method: str, grads: Arrays, numeric: Arrays, allowed: dict[str, Any], raise_on_failure: bool
-) -> Report:
-    """Compare grads with the numeric ones, of which each may be as far off as is allowed."""
+def _report(method: str, grads: Arrays, numeric: Arrays, allowed: Arrays, raises: bool) -> Report:
+    """Compare grads with the numeric ones; an entry passes if it is no further off than allowed."""
     report = Report(method, {})
     for name, n in numeric.items():
         a = np.asarray(grads[name])
@@ -235,6 +231,6 @@ def _report(
             max_gradient=float(np.abs(a).max()), worst=worst, analytic=float(a[worst]),
             numeric=float(n[worst]), passed=bool(ok.all()),
         )  # fmt: skip
-    if raise_on_failure:
+    if raises:
         report.raise_if_failed()
     return report

@@ -15,7 +15,6 @@ Parameters are a flat dict[str, Array]; gradients are a dict with the same keys:
 
 import logging
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -26,22 +25,13 @@ from minilstm.checks import State, check_precision, check_shape, check_state, ch
 from minilstm.errors import InputError, check_number, check_positive_int, quote
 from minilstm.nn.dropout import dropout, dropout_mask
 from minilstm.nn.embedding import embedding_backward, embedding_forward, one_hot
-from minilstm.nn.initializers import orthogonal, uniform, xavier_uniform
+from minilstm.nn.initializers import orthogonal, xavier_uniform
 from minilstm.nn.linear import linear_backward, linear_forward
 from minilstm.nn.loss import linear_cross_entropy
 from minilstm.nn.lstm import LSTMCache, lstm_backward, lstm_forward
 
-logger = logging.getLogger("minilstm")
-
 Params = dict[str, Array]
-
-# ModelConfig.init: how W_x and W_h are drawn
-_INITS: dict[str, tuple[Callable[..., np.ndarray], ...]] = {
-    "pytorch": (),
-    "xavier": (xavier_uniform, xavier_uniform),
-    "orthogonal": (orthogonal, orthogonal),
-    "xavier_orthogonal": (xavier_uniform, orthogonal),
-}
+Rng = np.random.Generator | None  # draws the dropout masks; None: there is no dropout
 
 
 @dataclass(frozen=True)
@@ -98,9 +88,11 @@ class ModelConfig:
             raise InputError(f"{wanted}, got embedding_size None (one-hot input)")
         if self.dropout and self.num_layers == 1:
             what = f"dropout {self.dropout} acts between layers, and there is one layer"
-            logger.warning("%s: it has no effect (output_dropout acts after the last)", what)
-        if self.init not in tuple(_INITS):  # a list has no hash
-            raise InputError(f"init must be one of {', '.join(_INITS)}, got {self.init!r}")
+            effect = "it has no effect (output_dropout acts after the last)"
+            logging.getLogger("minilstm").warning("%s: %s", what, effect)
+        inits = ("pytorch", "xavier", "orthogonal", "xavier_orthogonal")
+        if self.init not in inits:
+            raise InputError(f"init must be one of {', '.join(inits)}, got {self.init!r}")
         if self.forget_bias is not None:
             check_number("forget_bias", self.forget_bias)
 
@@ -141,19 +133,21 @@ def init_params(config: ModelConfig, rng: np.random.Generator, dtype: Any = np.f
         raise InputError(f"dtype must be float32 or float64, got {np.dtype(dtype)}")
     H = config.hidden_size
     params: Params = {}
+    draws, kinds = {"xavier": xavier_uniform, "orthogonal": orthogonal}, config.init.split("_")
     for name, shape in config.parameter_shapes().items():
         if config.init == "pytorch" and name == "embedding.W":
             # A tied embedding is an output matrix as well: N(0, 1) there would make the first
             # logits √H large, far from the uniform guess.
             value = rng.standard_normal(shape) * (1 / math.sqrt(H) if config.tie_weights else 1.0)
         elif config.init == "pytorch":
-            value = uniform(rng, shape, 1 / math.sqrt(H))
+            value = rng.uniform(-1 / math.sqrt(H), 1 / math.sqrt(H), shape)
         elif name.endswith(".b"):
             value = np.zeros(shape)
         elif not name.startswith("lstm"):
-            value = uniform(rng, shape, 0.1)
+            value = rng.uniform(-0.1, 0.1, shape)
         else:
-            value = _INITS[config.init][name.endswith("W_h")](rng, shape)
+            # "xavier_orthogonal" names W_x's first and W_h's last; the others name one for both.
+            value = draws[kinds[-1] if name.endswith("W_h") else kinds[0]](rng, shape)
         if name.startswith("lstm") and name.endswith(".b") and config.forget_bias is not None:
             value[H : 2 * H] = config.forget_bias
         params[name] = np.ascontiguousarray(value, dtype=dtype)
@@ -188,9 +182,7 @@ class Masks(NamedTuple):
     output: Array | None  # on the top layer's hs
 
 
-def draw_masks(
-    config: ModelConfig, rng: np.random.Generator | None, T: int, B: int, reference: Array
-) -> Masks:
+def draw_masks(config: ModelConfig, rng: Rng, T: int, B: int, reference: Array) -> Masks:
     """Draw all masks of one pass; they are a function of rng's state alone.
 
     Args:
@@ -201,6 +193,7 @@ def draw_masks(
     Returns:
         The masks, on that device.
     """
+
     def mask(p: float, *shape: int) -> Array | None:
         if rng is None or p == 0:
             return None
@@ -246,13 +239,12 @@ def forward(
     >>> logits.shape, h.shape, c.shape
     ((3, 1, 5), (2, 1, 4), (2, 1, 4))
     """
-    logits, state, _ = forward_with_cache(params, config, inputs, state)
-    return logits, state
+    return forward_with_cache(params, config, inputs, state)[:2]
 
 
 def forward_with_cache(
     params: Params, config: ModelConfig, inputs: Array, state: State | None = None, *,
-    rng: np.random.Generator | None = None,
+    rng: Rng = None,
 ) -> tuple[Array, State, ModelCache]:  # fmt: skip
     """As `forward`, with what `backward` needs, and with dropout if there is an rng.
 
@@ -285,8 +277,7 @@ def backward(
     Raises:
         InputError: dstate has another shape.
     """
-    T, B = cache.inputs.shape
-    check_shape("dlogits", dlogits, (T, B, cache.config.vocab_size), "(T, B, V)")
+    check_shape("dlogits", dlogits, (*cache.inputs.shape, cache.config.vocab_size), "(T, B, V)")
     check_precision("dlogits", dlogits, cache.hs)
     dhs, dW_out, db = linear_backward(dlogits, cache.hs, cache.W_out)
     return _body_backward(dhs, dW_out, db, cache, dstate)
@@ -294,7 +285,7 @@ def backward(
 
 def loss_and_grads(
     params: Params, config: ModelConfig, inputs: Array, targets: Array, state: State | None = None,
-    *, rng: np.random.Generator | None = None,
+    *, rng: Rng = None,
 ) -> tuple[Array, Params, State]:  # fmt: skip
     """One training step's loss, gradients and next state: forward, loss and backward in one.
 
@@ -331,14 +322,12 @@ def loss_and_grads(
 
 
 def _body_forward(
-    params: Params, config: ModelConfig, inputs: Array, state: State | None,
-    rng: np.random.Generator | None,
-) -> tuple[State, ModelCache]:  # fmt: skip
+    params: Params, config: ModelConfig, inputs: Array, state: State | None, rng: Rng
+) -> tuple[State, ModelCache]:
     """Everything below the output layer: ids (T, B) -> hs (T, B, H), which the cache holds."""
     reference = params["fc.b"]
     xp, (T, B) = get_array_module(reference), inputs.shape
-    if state is None:
-        state = init_state(config, B, reference.dtype, xp)
+    state = init_state(config, B, reference.dtype, xp) if state is None else state
     check_state("state", state, (config.num_layers, B, config.hidden_size), reference)
     masks = draw_masks(config, rng, T, B, reference)
 
@@ -365,8 +354,7 @@ def _body_backward(
 ) -> tuple[Params, State]:
     """_body_forward read bottom-up, and all gradients put under their names."""
     config, masks, xp = cache.config, cache.masks, get_array_module(dhs)
-    if dstate is None:
-        dstate = init_state(config, dhs.shape[1], dhs.dtype, xp)
+    dstate = init_state(config, dhs.shape[1], dhs.dtype, xp) if dstate is None else dstate
     check_state("dstate", dstate, (config.num_layers, dhs.shape[1], config.hidden_size), dhs)
 
     grads: Params = dict.fromkeys(config.parameter_shapes())

@@ -5,6 +5,7 @@ Nothing here waits for a GPU: norms and moments stay where the gradients are.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from minilstm.backend import Array, get_array_module
@@ -76,6 +77,8 @@ class Optimizer:
         InputError: lr or weight_decay is negative or not finite.
     """
 
+    _update: Callable[..., None]  # of one p by its g and moments, which each optimizer writes out
+
     def __init__(self, lr: float, weight_decay: float, *moments: str) -> None:
         for name, value in (("lr", lr), ("weight_decay", weight_decay)):
             check_number(name, value, "from 0 up", lambda x: x >= 0)
@@ -101,14 +104,10 @@ class Optimizer:
         self.lr = float(self.lr)  # a float64 scalar would make float32 steps in double precision
         self.steps += 1
         for name, p in params.items():
-            zeros = get_array_module(p).zeros_like
             for moment in self.moments.values():
                 if name not in moment:
-                    moment[name] = zeros(p)
+                    moment[name] = get_array_module(p).zeros_like(p)
             self._update(p, grads[name], *(moment[name] for moment in self.moments.values()))
-
-    def _update(self, p: Array, g: Array, *moments: Array) -> None:
-        raise NotImplementedError("each optimizer writes out its own update")
 
     def state_dict(self) -> dict[str, Any]:
         """The state to save.
@@ -162,8 +161,7 @@ class SGD(Optimizer):
         super().__init__(lr, weight_decay, "velocity")
         self.momentum = check_number("momentum", momentum, "in [0, 1)", lambda x: 0 <= x < 1)
 
-    def _update(self, p: Array, g: Array, *moments: Array) -> None:
-        (v,) = moments
+    def _update(self, p: Array, g: Array, v: Array) -> None:
         v *= self.momentum
         v += g
         if self.weight_decay:
@@ -211,10 +209,10 @@ class Adam(Optimizer):
             check_number("each of betas", beta, "in [0, 1)", lambda x: 0 <= x < 1)
         self.betas, self.eps = betas, check_number("eps", eps, "above 0", lambda x: x > 0)
 
-    def _update(self, p: Array, g: Array, *moments: Array) -> None:
+    def _update(self, p: Array, g: Array, m: Array, v: Array) -> None:
         if self.weight_decay:
             g = g + self.weight_decay * p
-        self._adam(p, g, *moments)
+        self._adam(p, g, m, v)
 
     def _adam(self, p: Array, g: Array, m: Array, v: Array) -> None:
         beta1, beta2 = self.betas
@@ -248,9 +246,9 @@ class AdamW(Adam):
     ) -> None:  # fmt: skip
         super().__init__(lr, betas, eps, weight_decay)
 
-    def _update(self, p: Array, g: Array, *moments: Array) -> None:
+    def _update(self, p: Array, g: Array, m: Array, v: Array) -> None:
         p *= 1 - self.lr * self.weight_decay
-        self._adam(p, g, *moments)
+        self._adam(p, g, m, v)
 
 
 def warmup_cosine(

@@ -95,8 +95,7 @@ def loss_curve(
     if unigram is not None:
         entropy = f"unigram entropy: {unigram:.3f}"
         ax.axhline(unigram, color="0.2", linestyle=":", linewidth=1.0, label=entropy)
-    ax.set(xlabel="step", ylabel="loss (nats per token)")
-    ax.set_ylim(bottom=0)
+    ax.set(xlabel="step", ylabel="loss (nats per token)", ylim=(0, None))
     ax.legend(frameon=False)
     return ax
 
@@ -170,13 +169,12 @@ def gradient_norms(params: Params, config: ModelConfig, ids: ArrayLike) -> np.nd
     Returns:
         dh and dc in one array (2, T-1, L): for the states after steps 0 … T-2, layer by layer.
     """
-    ids = np.asarray(ids).reshape(-1, 1)
+    column = like(np.reshape(ids, (-1, 1)), params["fc.b"])
     caches, state = [], None
-    for t in range(len(ids) - 1):
-        inputs = like(ids[t : t + 1], params["fc.b"])
-        logits, state, cache = forward_with_cache(params, config, inputs, state)
+    for t in range(len(column) - 1):
+        logits, state, cache = forward_with_cache(params, config, column[t : t + 1], state)
         caches.append(cache)
-    _, dlogits = softmax_cross_entropy(logits, like(ids[-1:], params["fc.b"]))
+    _, dlogits = softmax_cross_entropy(logits, column[-1:])
     norms, dstate = [], None
     for cache in caches[:0:-1]:
         _, dstate = backward(dlogits, cache, dstate)

@@ -70,15 +70,14 @@ def from_torch_state_dict(state_dict: dict[str, Any], config: ModelConfig) -> Pa
         odd = f"missing {sorted(missing)}, unexpected {sorted(unexpected)}"
         raise InputError(f"the state dict does not fit the config: {odd}")
     host = {name: np.asarray(state_dict[name]) for name in shapes}
-    for name, shape in shapes.items():
-        if host[name].shape != shape:
-            raise InputError(f"{name} must have shape {shape}, got {host[name].shape}")
-        if host[name].dtype not in (np.float32, np.float64):
-            raise InputError(f"{name} must be float32 or float64, got {host[name].dtype}")
     dtype = host["fc.bias"].dtype
-    others = {name: str(x.dtype) for name, x in host.items() if x.dtype != dtype}
-    if others:
-        raise InputError(f"all tensors must have one dtype, that of fc.bias, {dtype}, got {others}")
+    if dtype not in (np.float32, np.float64):
+        raise InputError(f"fc.bias must be float32 or float64, got {dtype}")
+    for name, x in host.items():
+        if x.shape != shapes[name]:
+            raise InputError(f"{name} must have shape {shapes[name]}, got {x.shape}")
+        if x.dtype != dtype:
+            raise InputError(f"{name} must be {dtype}, as fc.bias is, got {x.dtype}")
     if config.tie_weights and not np.array_equal(host["fc.weight"], host["embedding.weight"]):
         worst = np.abs(host["fc.weight"] - host["embedding.weight"]).max()
         wanted = "fc.weight equal to embedding.weight"
