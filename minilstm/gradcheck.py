@@ -209,7 +209,8 @@ def _moved(f: Callable[..., Any], arrays: Arrays, step: complex) -> Arrays:
             values.append(f(x))
             array[index] = kept
         dtype = np.asarray(values).dtype
-        if array.dtype.kind == "c" != dtype.kind:  # the imaginary part dropped: slope 0 everywhere
+        # An f that drops the imaginary part has slope 0 everywhere.
+        if array.dtype.kind == "c" and dtype.kind != "c":
             raise InputError(f"f must return a complex number for complex ones, got {dtype}")
         moved[name] = np.array(values, dtype=array.dtype).reshape(array.shape)
     return moved
