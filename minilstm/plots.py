@@ -18,6 +18,7 @@ from minilstm.model import ModelCache, ModelConfig, Params, backward, forward_wi
 from minilstm.nn.loss import softmax_cross_entropy
 
 Axes = Any  # matplotlib.axes.Axes, not imported here
+_LEVEL = {"color": "0.2", "linestyle": "--", "linewidth": 1.0}  # a value to compare curves with
 
 
 def new_axes(mosaic: str = "A", width: float = 7.0, height: float = 4.0) -> list[Axes]:
@@ -90,11 +91,10 @@ def loss_curve(
         curve = zip(*validation, strict=True)
         ax.plot(*curve, color="C0", linewidth=2.0, marker="o", markersize=3, label="validation")
     uniform = float(np.log(vocab_size))
-    guess = f"uniform guess: ln {vocab_size} = {uniform:.3f}"
-    ax.axhline(uniform, color="0.2", linestyle="--", linewidth=1.0, label=guess)
+    ax.axhline(uniform, **_LEVEL, label=f"uniform guess: ln {vocab_size} = {uniform:.3f}")
     if unigram is not None:
-        entropy = f"unigram entropy: {unigram:.3f}"
-        ax.axhline(unigram, color="0.2", linestyle=":", linewidth=1.0, label=entropy)
+        dotted = _LEVEL | {"linestyle": ":"}
+        ax.axhline(unigram, **dotted, label=f"unigram entropy: {unigram:.3f}")
     ax.set(xlabel="step", ylabel="loss (nats per token)", ylim=(0, None))
     ax.legend(frameon=False)
     return ax
@@ -218,8 +218,7 @@ def gradient_error_curve(
     """
     ax = ax or new_axes()[0]
     ax.loglog(epsilons, errors, color="C0", marker="o", label="central differences")
-    exact = f"complex step: {complex_step_error:.0e}"
-    ax.axhline(complex_step_error, color="0.2", linestyle="--", label=exact)
+    ax.axhline(complex_step_error, **_LEVEL, label=f"complex step: {complex_step_error:.0e}")
     epsilons, errors = np.asarray(epsilons), np.asarray(errors)
     best = int(np.argmin(errors))
     for text, n, shift, side in (("rounding ∝ 1/ε", best // 2, 12, "left"),
