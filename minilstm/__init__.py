@@ -21,15 +21,8 @@ from minilstm.backend import choose_device, get_array_module, to_device, to_host
 from minilstm.errors import InputError
 from minilstm.evaluation import Evaluation
 from minilstm.language_model import LanguageModel
-from minilstm.model import (
-    ModelConfig,
-    backward,
-    forward,
-    forward_with_cache,
-    init_params,
-    init_state,
-    loss_and_grads,
-)
+from minilstm.model import ModelConfig, init_params, init_state
+from minilstm.model import backward, forward, forward_with_cache, loss_and_grads
 from minilstm.nn.loss import softmax_cross_entropy
 from minilstm.optim import SGD, Adam, AdamW, clip_by_global_norm, warmup_cosine
 from minilstm.text.batching import contiguous_streams, random_windows, shuffled_windows
@@ -43,40 +36,11 @@ from minilstm.training import TrainResult, train
 __version__ = "0.1.0"
 
 __all__ = [
-    "SGD",
-    "Adam",
-    "AdamW",
-    "CharVocabulary",
-    "Corpus",
-    "Evaluation",
-    "InputError",
-    "LanguageModel",
-    "ModelConfig",
-    "Normalisation",
-    "TrainConfig",
-    "TrainResult",
-    "WordVocabulary",
-    "backward",
-    "choose_device",
-    "clip_by_global_norm",
-    "contiguous_streams",
-    "forward",
-    "forward_with_cache",
-    "from_torch_state_dict",
-    "get_array_module",
-    "gradcheck",
-    "init_params",
-    "init_state",
-    "load_corpus",
-    "loss_and_grads",
-    "random_windows",
-    "read_text",
-    "shuffled_windows",
-    "softmax_cross_entropy",
-    "to_device",
-    "to_host",
-    "to_torch_state_dict",
-    "train",
-    "train_validation_split",
-    "warmup_cosine",
-]
+    "SGD", "Adam", "AdamW", "CharVocabulary", "Corpus", "Evaluation", "InputError", "LanguageModel",
+    "ModelConfig", "Normalisation", "TrainConfig", "TrainResult", "WordVocabulary", "backward",
+    "choose_device", "clip_by_global_norm", "contiguous_streams", "forward", "forward_with_cache",
+    "from_torch_state_dict", "get_array_module", "gradcheck", "init_params", "init_state",
+    "load_corpus", "loss_and_grads", "random_windows", "read_text", "shuffled_windows",
+    "softmax_cross_entropy", "to_device", "to_host", "to_torch_state_dict", "train",
+    "train_validation_split", "warmup_cosine",
+]  # fmt: skip

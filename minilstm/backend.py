@@ -4,15 +4,11 @@ Which array module computes is never a setting: it is read off the arrays
 (`get_array_module`). A device is chosen once, by moving the parameters and the batches to it.
 """
 
-from __future__ import annotations
-
 import functools
-import importlib
-import importlib.util
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -25,7 +21,7 @@ _INSTALL = (
     "pip install 'minilstm[cuda12]' (or 'minilstm[cuda13]', as the driver allows), or --device cpu"
 )
 
-# The types whose module is not found by their name. The tests enter their stand-in here.
+# The types that do not say by their name whose they are. The tests enter their stand-in here.
 _array_modules: dict[type, Any] = {np.ndarray: np, np.generic: np}
 
 
@@ -41,18 +37,12 @@ def get_array_module(x: Array) -> Any:
     >>> get_array_module(np.zeros(3)).__name__
     'numpy'
     """
-    kind = type(x)
-    module = _array_modules.get(kind)
-    if module is None:
-        known = [m for base, m in _array_modules.items() if issubclass(kind, base)]
-        if known:
-            module = known[0]
-        elif kind.__module__.partition(".")[0] == "cupy":
-            module = sys.modules["cupy"]
-        else:
-            raise InputError(f"expected a NumPy or CuPy array, got {kind.__name__}")
-        _array_modules[kind] = module
-    return module
+    for kind in type(x).__mro__:
+        if kind in _array_modules:
+            return _array_modules[kind]
+        if kind.__module__.partition(".")[0] == "cupy":
+            return sys.modules["cupy"]
+    raise InputError(f"expected a NumPy or CuPy array, got {type(x).__name__}")
 
 
 def is_on_host(x: Array) -> bool:
@@ -69,10 +59,7 @@ def fuse(function: Callable[..., Any]) -> Callable[..., Any]:
     Returns:
         The same function, which CuPy compiles when it first sees CuPy arrays.
     """
-
-    @functools.cache
-    def compiled(xp: Any) -> Callable[..., Any]:
-        return xp.fuse(function) if hasattr(xp, "fuse") else function
+    compiled = functools.cache(lambda xp: xp.fuse(function) if hasattr(xp, "fuse") else function)
 
     @functools.wraps(function)
     def call(*arrays: Array) -> Any:
@@ -99,35 +86,30 @@ def choose_device(name: str | None = None) -> str:
     >>> choose_device("cpu")
     'cpu'
     """
-    source = "device"
-    if name is None:
-        name = os.environ.get("MINILSTM_DEVICE", "auto")
-        source = "MINILSTM_DEVICE"
+    source = "device" if name is not None else "MINILSTM_DEVICE"
+    name = os.environ.get(source, "auto") if name is None else name
     if name not in ("auto", "cpu", "cuda"):
         raise InputError(f"{source} must be auto, cpu or cuda, got {name!r}")
-    if name == "cpu":
-        return "cpu"
-    fault = _cuda_fault()
-    if fault is None:
-        return "cuda"
-    if name == "auto":
-        return "cpu"
-    raise InputError(f"{source} cuda: {fault}")
+    fault = None if name == "cpu" else _cuda_fault()
+    if name == "cuda" and fault:
+        raise InputError(f"{source} cuda: {fault}")
+    return "cpu" if name == "cpu" or fault else "cuda"
 
 
-@functools.lru_cache(maxsize=1)
+@functools.cache
 def _cuda_fault() -> str | None:
     """None where the GPU computes; otherwise one line that says what is missing."""
-    if importlib.util.find_spec("cupy") is None:
-        return f"CuPy is not installed: {_INSTALL}"
     try:
-        cupy = importlib.import_module("cupy")
+        import cupy
+
         if not cupy.is_available():
             return "CuPy is installed but finds no CUDA device: check the driver, or --device cpu"
         ones = cupy.ones((2, 2), dtype=np.float32)
         if cupy.asnumpy(ones @ ones + ones).tolist() != [[3.0, 3.0], [3.0, 3.0]]:
             return "the GPU computed 1·1 + 1·1 + 1 ≠ 3: check the device, or --device cpu"
     except Exception as error:  # whatever a half-installed CUDA raises, it is one line here
+        if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
+            return f"CuPy is not installed: {_INSTALL}"
         first_line = (str(error).splitlines() or [""])[0]
         return f"CuPy cannot use the GPU ({type(error).__name__}: {first_line}): {_INSTALL}"
     return None
@@ -147,8 +129,8 @@ def to_device(tree: Tree, device: str) -> Tree:
     """
     if choose_device(device) == "cpu":
         return to_host(tree)
-    moved: Tree = _map_arrays(importlib.import_module("cupy").asarray, tree)
-    return moved
+    # choose_device has imported CuPy.
+    return cast(Tree, _map_arrays(sys.modules["cupy"].asarray, tree))
 
 
 def to_host(tree: Tree) -> Tree:
@@ -166,22 +148,19 @@ def to_host(tree: Tree) -> Tree:
     def move(x: Array) -> Array:
         return x if is_on_host(x) else get_array_module(x).asnumpy(x)
 
-    moved: Tree = _map_arrays(move, tree)
-    return moved
+    return cast(Tree, _map_arrays(move, tree))
 
 
 def like(x: Array, reference: Array) -> Array:
     """The array x, moved to where `reference` lives; x itself where it is there already."""
-    if get_array_module(x) is get_array_module(reference):
-        return x
-    return get_array_module(reference).asarray(to_host(x))
+    xp = get_array_module(reference)
+    return x if get_array_module(x) is xp else xp.asarray(to_host(x))
 
 
 def _map_arrays(move: Callable[[Array], Array], tree: Any) -> Any:
     if isinstance(tree, dict):
         return {key: _map_arrays(move, value) for key, value in tree.items()}
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*(_map_arrays(move, value) for value in tree))
     if isinstance(tree, list | tuple):
-        return type(tree)(_map_arrays(move, value) for value in tree)
+        moved = [_map_arrays(move, value) for value in tree]
+        return type(tree)(*moved) if hasattr(tree, "_fields") else type(tree)(moved)
     return move(tree) if hasattr(tree, "dtype") and hasattr(tree, "shape") else tree

@@ -13,11 +13,8 @@ Parameters are a flat dict[str, Array]; gradients are a dict with the same keys:
     fc.b          (V,)
 """
 
-from __future__ import annotations
-
 import logging
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -26,24 +23,15 @@ import numpy as np
 from minilstm.backend import Array, get_array_module, like
 from minilstm.checks import State, check_precision, check_shape, check_state, check_token_ids
 from minilstm.errors import InputError, check_number, check_positive_int, quote
-from minilstm.nn import initializers
 from minilstm.nn.dropout import dropout, dropout_mask
 from minilstm.nn.embedding import embedding_backward, embedding_forward, one_hot
+from minilstm.nn.initializers import orthogonal, xavier_uniform
 from minilstm.nn.linear import linear_backward, linear_forward
 from minilstm.nn.loss import linear_cross_entropy
 from minilstm.nn.lstm import LSTMCache, lstm_backward, lstm_forward
 
-logger = logging.getLogger("minilstm")
-
 Params = dict[str, Array]
-
-# ModelConfig.init: how W_x and W_h are drawn
-_INITS: dict[str, tuple[Callable[..., np.ndarray], ...]] = {
-    "pytorch": (),
-    "xavier": (initializers.xavier_uniform, initializers.xavier_uniform),
-    "orthogonal": (initializers.orthogonal, initializers.orthogonal),
-    "xavier_orthogonal": (initializers.xavier_uniform, initializers.orthogonal),
-}
+Rng = np.random.Generator | None  # draws the dropout masks; None: there is no dropout
 
 
 @dataclass(frozen=True)
@@ -86,30 +74,25 @@ class ModelConfig:
     forget_bias: float | None = None
 
     def __post_init__(self) -> None:
-        check_positive_int("vocab_size", self.vocab_size)
-        check_positive_int("hidden_size", self.hidden_size)
-        check_positive_int("num_layers", self.num_layers)
-        if self.embedding_size is not None:
-            check_positive_int("embedding_size", self.embedding_size)
-        if self.tie_weights and self.embedding_size != self.hidden_size:
-            raise InputError(
-                f"tie_weights needs embedding_size = hidden_size = {self.hidden_size}, "
-                f"got embedding_size {self.embedding_size}"
-            )
+        H, E = self.hidden_size, self.embedding_size
+        for name in ("vocab_size", "hidden_size", "num_layers", "embedding_size"):
+            if name != "embedding_size" or E is not None:
+                check_positive_int(name, getattr(self, name))
+        if self.tie_weights and E != H:
+            wanted = f"embedding_size = hidden_size = {H}"
+            raise InputError(f"tie_weights needs {wanted}, got embedding_size {E}")
         for name in ("dropout", "embedding_dropout", "output_dropout", "weight_drop"):
             check_number(name, getattr(self, name), "in [0, 1)", lambda p: 0 <= p < 1)
-        if self.embedding_dropout and self.embedding_size is None:
-            raise InputError(
-                f"embedding_dropout {self.embedding_dropout} needs an embedding, "
-                "got embedding_size None (one-hot input)"
-            )
+        if self.embedding_dropout and E is None:
+            wanted = f"embedding_dropout {self.embedding_dropout} needs an embedding"
+            raise InputError(f"{wanted}, got embedding_size None (one-hot input)")
         if self.dropout and self.num_layers == 1:
-            logger.warning(
-                "dropout %s acts between layers, and there is one layer: it has no effect "
-                "(output_dropout acts after the last)", self.dropout,
-            )  # fmt: skip
-        if self.init not in tuple(_INITS):  # a list has no hash
-            raise InputError(f"init must be one of {', '.join(_INITS)}, got {self.init!r}")
+            what = f"dropout {self.dropout} acts between layers, and there is one layer"
+            effect = "it has no effect (output_dropout acts after the last)"
+            logging.getLogger("minilstm").warning("%s: %s", what, effect)
+        inits = ("pytorch", "xavier", "orthogonal", "xavier_orthogonal")
+        if self.init not in inits:
+            raise InputError(f"init must be one of {', '.join(inits)}, got {self.init!r}")
         if self.forget_bias is not None:
             check_number("forget_bias", self.forget_bias)
 
@@ -123,18 +106,15 @@ class ModelConfig:
         {'lstm0.W_x': (5, 8), 'lstm0.W_h': (2, 8), 'lstm0.b': (8,), 'fc.W': (2, 5), 'fc.b': (5,)}
         """
         V, H, E = self.vocab_size, self.hidden_size, self.embedding_size
-        shapes: dict[str, tuple[int, ...]] = {}
-        if E is not None:
-            shapes["embedding.W"] = (V, E)
+        shapes: dict[str, tuple[int, ...]] = {} if E is None else {"embedding.W": (V, E)}
         for k in range(self.num_layers):
-            D = H if k > 0 else V if E is None else E
+            D = H if k > 0 else E or V
             shapes[f"lstm{k}.W_x"] = (D, 4 * H)
             shapes[f"lstm{k}.W_h"] = (H, 4 * H)
             shapes[f"lstm{k}.b"] = (4 * H,)
         if not self.tie_weights:
             shapes["fc.W"] = (H, V)
-        shapes["fc.b"] = (V,)
-        return shapes
+        return shapes | {"fc.b": (V,)}
 
 
 def init_params(config: ModelConfig, rng: np.random.Generator, dtype: Any = np.float32) -> Params:
@@ -153,22 +133,21 @@ def init_params(config: ModelConfig, rng: np.random.Generator, dtype: Any = np.f
         raise InputError(f"dtype must be float32 or float64, got {np.dtype(dtype)}")
     H = config.hidden_size
     params: Params = {}
+    draws, kinds = {"xavier": xavier_uniform, "orthogonal": orthogonal}, config.init.split("_")
     for name, shape in config.parameter_shapes().items():
-        if name == "embedding.W" and config.init != "pytorch":
-            value = initializers.uniform(rng, shape, 0.1)
-        elif name == "embedding.W":
+        if config.init == "pytorch" and name == "embedding.W":
             # A tied embedding is an output matrix as well: N(0, 1) there would make the first
             # logits √H large, far from the uniform guess.
-            scale = 1 / math.sqrt(H) if config.tie_weights else 1.0
-            value = scale * rng.standard_normal(shape)
+            value = rng.standard_normal(shape) * (1 / math.sqrt(H) if config.tie_weights else 1.0)
         elif config.init == "pytorch":
-            value = initializers.uniform(rng, shape, 1 / math.sqrt(H))
-        elif len(shape) == 1:
+            value = rng.uniform(-1 / math.sqrt(H), 1 / math.sqrt(H), shape)
+        elif name.endswith(".b"):
             value = np.zeros(shape)
-        elif name == "fc.W":
-            value = initializers.uniform(rng, shape, 0.1)
+        elif not name.startswith("lstm"):
+            value = rng.uniform(-0.1, 0.1, shape)
         else:
-            value = _INITS[config.init][name.endswith("W_h")](rng, shape)
+            # "xavier_orthogonal" names W_x's first and W_h's last; the others name one for both.
+            value = draws[kinds[-1] if name.endswith("W_h") else kinds[0]](rng, shape)
         if name.startswith("lstm") and name.endswith(".b") and config.forget_bias is not None:
             value[H : 2 * H] = config.forget_bias
         params[name] = np.ascontiguousarray(value, dtype=dtype)
@@ -198,14 +177,12 @@ def init_state(
 class Masks(NamedTuple):
     """The dropout masks of one pass; None where nothing is dropped."""
 
-    inputs: tuple[Array | None, ...]  # on each layer's input, (T, B, D) or (1, B, D) if locked
-    weights: tuple[Array | None, ...]  # on each layer's W_h, (H, 4H)
+    inputs: list[Array | None]  # on each layer's input, (T, B, D) or (1, B, D) if locked
+    weights: list[Array | None]  # on each layer's W_h, (H, 4H)
     output: Array | None  # on the top layer's hs
 
 
-def draw_masks(
-    config: ModelConfig, rng: np.random.Generator | None, T: int, B: int, reference: Array
-) -> Masks:
+def draw_masks(config: ModelConfig, rng: Rng, T: int, B: int, reference: Array) -> Masks:
     """Draw all masks of one pass; they are a function of rng's state alone.
 
     Args:
@@ -216,20 +193,17 @@ def draw_masks(
     Returns:
         The masks, on that device.
     """
-    L, H = config.num_layers, config.hidden_size
 
     def mask(p: float, *shape: int) -> Array | None:
         if rng is None or p == 0:
             return None
         return like(dropout_mask(rng, shape, p, reference.dtype), reference)
 
-    def sequence_mask(p: float, D: int) -> Array | None:
-        return mask(p, 1 if config.locked_dropout else T, B, D)
-
-    inputs = [sequence_mask(config.embedding_dropout, config.embedding_size or 0)]
-    inputs += [sequence_mask(config.dropout, H) for _ in range(L - 1)]
+    L, H, steps = config.num_layers, config.hidden_size, 1 if config.locked_dropout else T
+    inputs = [mask(config.embedding_dropout, steps, B, config.embedding_size or 0)]
+    inputs += [mask(config.dropout, steps, B, H) for _ in range(L - 1)]
     weights = [mask(config.weight_drop, H, 4 * H) for _ in range(L)]
-    return Masks(tuple(inputs), tuple(weights), sequence_mask(config.output_dropout, H))
+    return Masks(inputs, weights, mask(config.output_dropout, steps, B, H))
 
 
 class ModelCache(NamedTuple):
@@ -237,7 +211,7 @@ class ModelCache(NamedTuple):
 
     config: ModelConfig
     inputs: Array  # (T, B)
-    layers: tuple[LSTMCache, ...]  # from the bottom up
+    layers: list[LSTMCache]  # from the bottom up
     masks: Masks
     hs: Array  # (T, B, H) of the top layer, after dropout
     W_out: Array  # (H, V)
@@ -265,13 +239,12 @@ def forward(
     >>> logits.shape, h.shape, c.shape
     ((3, 1, 5), (2, 1, 4), (2, 1, 4))
     """
-    logits, state, _ = forward_with_cache(params, config, inputs, state)
-    return logits, state
+    return forward_with_cache(params, config, inputs, state)[:2]
 
 
 def forward_with_cache(
     params: Params, config: ModelConfig, inputs: Array, state: State | None = None, *,
-    rng: np.random.Generator | None = None,
+    rng: Rng = None,
 ) -> tuple[Array, State, ModelCache]:  # fmt: skip
     """As `forward`, with what `backward` needs, and with dropout if there is an rng.
 
@@ -304,8 +277,7 @@ def backward(
     Raises:
         InputError: dstate has another shape.
     """
-    T, B = cache.inputs.shape
-    check_shape("dlogits", dlogits, (T, B, cache.config.vocab_size), "(T, B, V)")
+    check_shape("dlogits", dlogits, (*cache.inputs.shape, cache.config.vocab_size), "(T, B, V)")
     check_precision("dlogits", dlogits, cache.hs)
     dhs, dW_out, db = linear_backward(dlogits, cache.hs, cache.W_out)
     return _body_backward(dhs, dW_out, db, cache, dstate)
@@ -313,7 +285,7 @@ def backward(
 
 def loss_and_grads(
     params: Params, config: ModelConfig, inputs: Array, targets: Array, state: State | None = None,
-    *, rng: np.random.Generator | None = None,
+    *, rng: Rng = None,
 ) -> tuple[Array, Params, State]:  # fmt: skip
     """One training step's loss, gradients and next state: forward, loss and backward in one.
 
@@ -350,14 +322,12 @@ def loss_and_grads(
 
 
 def _body_forward(
-    params: Params, config: ModelConfig, inputs: Array, state: State | None,
-    rng: np.random.Generator | None,
-) -> tuple[State, ModelCache]:  # fmt: skip
+    params: Params, config: ModelConfig, inputs: Array, state: State | None, rng: Rng
+) -> tuple[State, ModelCache]:
     """Everything below the output layer: ids (T, B) -> hs (T, B, H), which the cache holds."""
     reference = params["fc.b"]
     xp, (T, B) = get_array_module(reference), inputs.shape
-    if state is None:
-        state = init_state(config, B, reference.dtype, xp)
+    state = init_state(config, B, reference.dtype, xp) if state is None else state
     check_state("state", state, (config.num_layers, B, config.hidden_size), reference)
     masks = draw_masks(config, rng, T, B, reference)
 
@@ -365,23 +335,18 @@ def _body_forward(
         x = one_hot(inputs, config.vocab_size, reference.dtype)  # (T, B, V)
     else:
         x = embedding_forward(inputs, params["embedding.W"])  # (T, B, E)
-    h_T, c_T, layers = [], [], []
+    states, layers = [], []
     for k in range(config.num_layers):
-        x, (h, c), layer = lstm_forward(
-            dropout(x, masks.inputs[k]),
-            (state[0][k], state[1][k]),
-            params[f"lstm{k}.W_x"],
-            dropout(params[f"lstm{k}.W_h"], masks.weights[k]),
-            params[f"lstm{k}.b"],
-        )  # x is now this layer's hs (T, B, H), the input of the next
-        h_T.append(h)
-        c_T.append(c)
+        W_x, W_h, b = (params[f"lstm{k}.{name}"] for name in ("W_x", "W_h", "b"))
+        x, W_h = dropout(x, masks.inputs[k]), dropout(W_h, masks.weights[k])
+        # The hs (T, B, H) of this layer are the x of the next.
+        x, last_state, layer = lstm_forward(x, (state[0][k], state[1][k]), W_x, W_h, b)
+        states.append(last_state)
         layers.append(layer)
+    h_T, c_T = map(xp.stack, zip(*states, strict=True))
     hs = dropout(x, masks.output)
     W_out = params["embedding.W"].T if config.tie_weights else params["fc.W"]  # (H, V)
-    return (xp.stack(h_T), xp.stack(c_T)), ModelCache(
-        config, inputs, tuple(layers), masks, hs, W_out
-    )
+    return (h_T, c_T), ModelCache(config, inputs, layers, masks, hs, W_out)
 
 
 def _body_backward(
@@ -389,8 +354,7 @@ def _body_backward(
 ) -> tuple[Params, State]:
     """_body_forward read bottom-up, and all gradients put under their names."""
     config, masks, xp = cache.config, cache.masks, get_array_module(dhs)
-    if dstate is None:
-        dstate = init_state(config, dhs.shape[1], dhs.dtype, xp)
+    dstate = init_state(config, dhs.shape[1], dhs.dtype, xp) if dstate is None else dstate
     check_state("dstate", dstate, (config.num_layers, dhs.shape[1], config.hidden_size), dhs)
 
     grads: Params = dict.fromkeys(config.parameter_shapes())

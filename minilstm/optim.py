@@ -4,9 +4,8 @@ Optimizers update the arrays of `params` in place, so nothing that refers to the
 Nothing here waits for a GPU: norms and moments stay where the gradients are.
 """
 
-from __future__ import annotations
-
 import math
+from collections.abc import Callable
 from typing import Any
 
 from minilstm.backend import Array, get_array_module
@@ -40,8 +39,7 @@ def clip_by_global_norm(grads: Params, max_norm: float) -> Array:
     """
     if isinstance(max_norm, str) or not max_norm > 0:  # infinity measures and scales nothing
         raise InputError(f"max_norm must be a positive number, got {max_norm!r}")
-    norm, _ = clip_and_tensor_norms(grads, max_norm)
-    return norm
+    return clip_and_tensor_norms(grads, max_norm)[0]
 
 
 def clip_and_tensor_norms(grads: Params, max_norm: float | None) -> tuple[Array, Array]:
@@ -75,20 +73,17 @@ class Optimizer:
         weight_decay: its factor ≥ 0; each optimizer says what it does.
         steps: the number of steps taken.
         moments: one dict of arrays per moment, shaped as params; empty before the first step.
-        moment_names: the keys of moments.
     Raises:
         InputError: lr or weight_decay is negative or not finite.
     """
 
-    moment_names: tuple[str, ...] = ()
+    _update: Callable[..., None]  # of one p by its g and moments, which each optimizer writes out
 
-    def __init__(self, lr: float, weight_decay: float = 0.0) -> None:
-        self.lr = check_number("lr", lr, "from 0 up", lambda x: x >= 0)
-        self.weight_decay = check_number(
-            "weight_decay", weight_decay, "from 0 up", lambda x: x >= 0
-        )
-        self.steps = 0
-        self.moments: dict[str, Params] = {name: {} for name in self.moment_names}
+    def __init__(self, lr: float, weight_decay: float, *moments: str) -> None:
+        for name, value in (("lr", lr), ("weight_decay", weight_decay)):
+            check_number(name, value, "from 0 up", lambda x: x >= 0)
+        self.lr, self.weight_decay, self.steps = float(lr), float(weight_decay), 0
+        self.moments: dict[str, Params] = {name: {} for name in moments}
 
     def step(self, params: Params, grads: Params) -> None:
         """Update every array of params in place.
@@ -109,14 +104,10 @@ class Optimizer:
         self.lr = float(self.lr)  # a float64 scalar would make float32 steps in double precision
         self.steps += 1
         for name, p in params.items():
-            zeros = get_array_module(p).zeros_like
             for moment in self.moments.values():
                 if name not in moment:
-                    moment[name] = zeros(p)
+                    moment[name] = get_array_module(p).zeros_like(p)
             self._update(p, grads[name], *(moment[name] for moment in self.moments.values()))
-
-    def _update(self, p: Array, g: Array, *moments: Array) -> None:
-        raise NotImplementedError("each optimizer writes out its own update")
 
     def state_dict(self) -> dict[str, Any]:
         """The state to save.
@@ -134,14 +125,12 @@ class Optimizer:
         Raises:
             InputError: it has not this optimizer's moments.
         """
-        if state.keys() != {"steps", *self.moment_names}:
-            wanted, got = sorted(("steps", *self.moment_names)), sorted(state)
+        wanted, got = sorted(self.state_dict()), sorted(state)
+        if wanted != got:
             raise InputError(f"{type(self).__name__} needs a state with {wanted}, got {got}")
         self.steps = int(state["steps"])
-        self.moments = {  # copies: a step changes them in place, and the state stays as it was
-            name: {key: moment.copy() for key, moment in state[name].items()}
-            for name in self.moment_names
-        }
+        for moment in self.moments:  # copies: a step changes them in place, not the state
+            self.moments[moment] = {name: x.copy() for name, x in state[moment].items()}
 
 
 class SGD(Optimizer):
@@ -168,14 +157,11 @@ class SGD(Optimizer):
     [0.75]
     """
 
-    moment_names = ("velocity",)
-
     def __init__(self, lr: float, momentum: float = 0.0, weight_decay: float = 0.0) -> None:
-        super().__init__(lr, weight_decay)
+        super().__init__(lr, weight_decay, "velocity")
         self.momentum = check_number("momentum", momentum, "in [0, 1)", lambda x: 0 <= x < 1)
 
-    def _update(self, p: Array, g: Array, *moments: Array) -> None:
-        (v,) = moments
+    def _update(self, p: Array, g: Array, v: Array) -> None:
         v *= self.momentum
         v += g
         if self.weight_decay:
@@ -212,25 +198,21 @@ class Adam(Optimizer):
     [0.9 1.1]
     """
 
-    moment_names = ("m", "v")
-
     def __init__(
         self, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:  # fmt: skip
-        super().__init__(lr, weight_decay)
+        super().__init__(lr, weight_decay, "m", "v")
         if not isinstance(betas, tuple | list) or len(betas) != 2:
             raise InputError(f"betas must be two numbers in [0, 1), got {betas!r}")
         for beta in betas:
             check_number("each of betas", beta, "in [0, 1)", lambda x: 0 <= x < 1)
-        check_number("eps", eps, "above 0", lambda x: x > 0)
-        self.betas = betas
-        self.eps = eps
+        self.betas, self.eps = betas, check_number("eps", eps, "above 0", lambda x: x > 0)
 
-    def _update(self, p: Array, g: Array, *moments: Array) -> None:
+    def _update(self, p: Array, g: Array, m: Array, v: Array) -> None:
         if self.weight_decay:
             g = g + self.weight_decay * p
-        self._adam(p, g, *moments)
+        self._adam(p, g, m, v)
 
     def _adam(self, p: Array, g: Array, m: Array, v: Array) -> None:
         beta1, beta2 = self.betas
@@ -264,9 +246,9 @@ class AdamW(Adam):
     ) -> None:  # fmt: skip
         super().__init__(lr, betas, eps, weight_decay)
 
-    def _update(self, p: Array, g: Array, *moments: Array) -> None:
+    def _update(self, p: Array, g: Array, m: Array, v: Array) -> None:
         p *= 1 - self.lr * self.weight_decay
-        self._adam(p, g, *moments)
+        self._adam(p, g, m, v)
 
 
 def warmup_cosine(
@@ -317,14 +299,13 @@ def step_decay(step: int, lr: float, every: int, factor: float) -> float:
 class Plateau:
     """Multiply the learning rate by `factor` when the validation loss has stopped falling.
 
-    A loss is an improvement if it is below (1 - threshold) times the best one so far; after more
-    than `patience` observations in a row without one, the rate falls and the count starts again.
+    A loss is an improvement if it is below (1 - 1e-4) times the best one so far; after more than
+    `patience` observations in a row without one, the rate falls and the count starts again.
 
     Args:
         lr: the first rate.
         factor: in (0, 1).
         patience: observations without improvement that are put up with, ≥ 0.
-        threshold: relative, ≥ 0.
     Source:
         PyTorch's `ReduceLROnPlateau` with its defaults (mode "min", relative threshold).
 
@@ -333,15 +314,13 @@ class Plateau:
     [1.0, 1.0, 0.5]
     """
 
-    def __init__(
-        self, lr: float, factor: float = 0.1, patience: int = 10, threshold: float = 1e-4
-    ) -> None:
-        self.lr, self.factor, self.patience, self.threshold = lr, factor, patience, threshold
+    def __init__(self, lr: float, factor: float = 0.1, patience: int = 10) -> None:
+        self.lr, self.factor, self.patience = lr, factor, patience
         self.best, self.bad = math.inf, 0
 
     def observe(self, validation_loss: float) -> float:
         """Take one validation loss (nats per token) into account; return the rate from now on."""
-        if validation_loss < self.best * (1 - self.threshold):
+        if validation_loss < self.best * (1 - 1e-4):
             self.best, self.bad = validation_loss, 0
         else:
             self.bad += 1

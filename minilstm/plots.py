@@ -4,8 +4,6 @@ Each function draws into the axes it is given, or into new ones of its own, and 
 `save` writes their figure to a file.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +18,7 @@ from minilstm.model import ModelCache, ModelConfig, Params, backward, forward_wi
 from minilstm.nn.loss import softmax_cross_entropy
 
 Axes = Any  # matplotlib.axes.Axes, not imported here
-_SUFFIXES = (".png", ".svg", ".pdf")
+_LEVEL = {"color": "0.2", "linestyle": "--", "linewidth": 1.0}  # a value to compare curves with
 
 
 def new_axes(mosaic: str = "A", width: float = 7.0, height: float = 4.0) -> list[Axes]:
@@ -32,11 +30,9 @@ def new_axes(mosaic: str = "A", width: float = 7.0, height: float = 4.0) -> list
     Returns:
         The axes, in the order in which their letters first occur.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
     return list(figure.subplot_mosaic(mosaic).values())
 
 
@@ -65,7 +61,7 @@ def check_path(path: str | os.PathLike[str]) -> Path:
         InputError: the suffix is not .png, .svg or .pdf, or no file can be made there.
     """
     target = Path(path)
-    if target.suffix.lower() not in _SUFFIXES:
+    if target.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise InputError(f"a picture must end in .png, .svg or .pdf, got {str(path)!r}")
     # `save` makes the folders that are missing; the nearest that is there must let it.
     nearest = next(p for p in (target, *target.absolute().parents) if p.exists())
@@ -75,12 +71,8 @@ def check_path(path: str | os.PathLike[str]) -> Path:
 
 
 def loss_curve(
-    steps: Sequence[float],
-    losses: Sequence[float],
-    vocab_size: int,
-    ax: Axes | None = None,
-    validation: Sequence[tuple[float, float]] = (),
-    unigram: float | None = None,
+    steps: Sequence[float], losses: Sequence[float], vocab_size: int, ax: Axes | None = None,
+    validation: Sequence[tuple[float, float]] = (), unigram: float | None = None,
 ) -> Axes:
     """Loss in nats per token against training steps, with the uniform guess's ln V as a line.
 
@@ -89,22 +81,21 @@ def loss_curve(
         vocab_size: V.
         ax: where to draw; None makes new axes.
         validation: (step, loss) pairs of the validation text, drawn as a second curve.
+        unigram: the entropy of the symbols' frequencies, drawn as a second line.
     Returns:
         The axes.
     """
-    ax = ax if ax is not None else new_axes()[0]
+    ax = ax or new_axes()[0]
     ax.plot(steps, losses, color="0.45", linewidth=1.0, label="training")
     if validation:
-        ax.plot(*zip(*validation, strict=True), color="C0", linewidth=2.0, marker="o",
-                markersize=3, label="validation")  # fmt: skip
+        curve = zip(*validation, strict=True)
+        ax.plot(*curve, color="C0", linewidth=2.0, marker="o", markersize=3, label="validation")
     uniform = float(np.log(vocab_size))
-    ax.axhline(uniform, color="0.2", linestyle="--", linewidth=1.0,
-               label=f"uniform guess: ln {vocab_size} = {uniform:.3f}")  # fmt: skip
+    ax.axhline(uniform, **_LEVEL, label=f"uniform guess: ln {vocab_size} = {uniform:.3f}")
     if unigram is not None:
-        ax.axhline(unigram, color="0.2", linestyle=":", linewidth=1.0,
-                   label=f"unigram entropy: {unigram:.3f}")  # fmt: skip
-    ax.set(xlabel="step", ylabel="loss (nats per token)")
-    ax.set_ylim(bottom=0)
+        dotted = _LEVEL | {"linestyle": ":"}
+        ax.axhline(unigram, **dotted, label=f"unigram entropy: {unigram:.3f}")
+    ax.set(xlabel="step", ylabel="loss (nats per token)", ylim=(0, None))
     ax.legend(frameon=False)
     return ax
 
@@ -120,13 +111,9 @@ def loss_of_run(rows: Sequence[Mapping[str, float]], vocab_size: int, **options:
         The axes.
     """
     trained = [row for row in rows if "train_loss" in row]
-    return loss_curve(
-        [row["step"] for row in trained],
-        [row["train_loss"] for row in trained],
-        vocab_size,
-        validation=[(row["step"], row["valid_loss"]) for row in rows if "valid_loss" in row],
-        **options,
-    )
+    steps, losses = [row["step"] for row in trained], [row["train_loss"] for row in trained]
+    validation = [(row["step"], row["valid_loss"]) for row in rows if "valid_loss" in row]
+    return loss_curve(steps, losses, vocab_size, validation=validation, **options)
 
 
 def gates(text: Sequence[str], cache: ModelCache, axes: Sequence[Axes] | None = None) -> list[Axes]:
@@ -150,28 +137,27 @@ def gates(text: Sequence[str], cache: ModelCache, axes: Sequence[Axes] | None = 
     layer = to_host(cache.layers[-1])
     # cell states after each step: what the next step started from, and the last by its equation
     c_last = layer.f[-1] * layer.c_prevs[-1] + layer.i[-1] * layer.g[-1]
+    cs = [*layer.c_prevs[1:], c_last]
+    largest = np.abs(cs).max()
     panels = [
-        ("input gate i", np.stack(layer.i), (0, 1)),
-        ("forget gate f", np.stack(layer.f), (0, 1)),
-        ("output gate o", np.stack(layer.o), (0, 1)),
-        ("candidate g", np.stack(layer.g), (-1, 1)),
-        ("cell state c", np.stack([*layer.c_prevs[1:], c_last]), None),
+        ("input gate i", layer.i, 0, 1),
+        ("forget gate f", layer.f, 0, 1),
+        ("output gate o", layer.o, 0, 1),
+        ("candidate g", layer.g, -1, 1),
+        ("cell state c", cs, -largest, largest),
     ]
     axes = list(axes) if axes is not None else new_axes("ifogc", width=10, height=3.2)
-    for ax, (title, values, limits) in zip(axes, panels, strict=True):
-        grid = values[:, 0].T  # (H, T)
-        low, high = limits or (-np.abs(grid).max(), np.abs(grid).max())
+    for ax, (title, values, low, high) in zip(axes, panels, strict=True):
+        grid = np.concatenate(values).T  # (H, T)
         image = ax.imshow(grid, cmap="gray", vmin=low, vmax=high, aspect="auto")
         ax.set_xticks(range(T), [repr(s)[1:-1].replace("$", r"\$") for s in text])
         ax.set(title=title, xlabel="letter read")
         ax.figure.colorbar(image, ax=ax, location="bottom", shrink=0.9)
     axes[0].set_ylabel("hidden unit")
-    return list(axes)
+    return axes
 
 
-def gradient_norms(
-    params: Params, config: ModelConfig, ids: ArrayLike
-) -> tuple[np.ndarray, np.ndarray]:
+def gradient_norms(params: Params, config: ModelConfig, ids: ArrayLike) -> np.ndarray:
     """How far back one loss is felt: ‖∂loss/∂h_t‖ and ‖∂loss/∂c_t‖ for every step t.
 
     The loss is that of the last token alone; so all of the gradient at h_t and c_t has come from
@@ -181,22 +167,20 @@ def gradient_norms(
         params, config: the model.
         ids: T + 1 tokens, T ≥ 2: T are read, the last is to be predicted.
     Returns:
-        Two arrays (T-1, L): for the states after steps 0 … T-2, layer by layer.
+        dh and dc in one array (2, T-1, L): for the states after steps 0 … T-2, layer by layer.
     """
-    ids = np.asarray(ids).reshape(-1, 1)
+    column = like(np.reshape(ids, (-1, 1)), params["fc.b"])
     caches, state = [], None
-    for t in range(len(ids) - 1):
-        inputs = like(ids[t : t + 1], params["fc.b"])
-        logits, state, cache = forward_with_cache(params, config, inputs, state)
+    for t in range(len(column) - 1):
+        logits, state, cache = forward_with_cache(params, config, column[t : t + 1], state)
         caches.append(cache)
-    _, dlogits = softmax_cross_entropy(logits, like(ids[-1:], params["fc.b"]))
+    _, dlogits = softmax_cross_entropy(logits, column[-1:])
     norms, dstate = [], None
     for cache in caches[:0:-1]:
         _, dstate = backward(dlogits, cache, dstate)
         norms.append([np.linalg.norm(to_host(d)[:, 0], axis=-1) for d in dstate])  # (2, L)
         dlogits = 0 * dlogits  # earlier predictions have no part in this loss
-    dh, dc = np.array(norms[::-1]).swapaxes(0, 1)
-    return dh, dc
+    return np.array(norms[::-1]).swapaxes(0, 1)
 
 
 def gradient_flow(dh: np.ndarray, dc: np.ndarray, ax: Axes | None = None) -> Axes:
@@ -208,7 +192,7 @@ def gradient_flow(dh: np.ndarray, dc: np.ndarray, ax: Axes | None = None) -> Axe
     Returns:
         The axes.
     """
-    ax = ax if ax is not None else new_axes()[0]
+    ax = ax or new_axes()[0]
     ax.semilogy(dh[:, -1], color="C0", label="‖dh_t‖")
     ax.semilogy(dc[:, -1], color="C1", label="‖dc_t‖")
     ax.set(xlabel="step t", ylabel="gradient of the last token's loss")
@@ -217,10 +201,7 @@ def gradient_flow(dh: np.ndarray, dc: np.ndarray, ax: Axes | None = None) -> Axe
 
 
 def gradient_error_curve(
-    epsilons: ArrayLike,
-    errors: ArrayLike,
-    complex_step_error: float,
-    ax: Axes | None = None,
+    epsilons: ArrayLike, errors: ArrayLike, complex_step_error: float, ax: Axes | None = None
 ) -> Axes:
     """The U-shaped error of central differences over ε, and the complex step's as a line.
 
@@ -235,17 +216,15 @@ def gradient_error_curve(
     Returns:
         The axes.
     """
-    ax = ax if ax is not None else new_axes()[0]
+    ax = ax or new_axes()[0]
     ax.loglog(epsilons, errors, color="C0", marker="o", label="central differences")
-    ax.axhline(complex_step_error, color="0.2", linestyle="--",
-               label=f"complex step: {complex_step_error:.0e}")  # fmt: skip
+    ax.axhline(complex_step_error, **_LEVEL, label=f"complex step: {complex_step_error:.0e}")
     epsilons, errors = np.asarray(epsilons), np.asarray(errors)
     best = int(np.argmin(errors))
-    ax.annotate("rounding ∝ 1/ε", (epsilons[best // 2], errors[best // 2]), xytext=(12, 4),
-                textcoords="offset points")  # fmt: skip
-    right = (best + len(errors)) // 2
-    ax.annotate("truncation ∝ ε²", (epsilons[right], errors[right]), xytext=(-12, 4),
-                textcoords="offset points", horizontalalignment="right")  # fmt: skip
+    for text, n, shift, side in (("rounding ∝ 1/ε", best // 2, 12, "left"),
+                                 ("truncation ∝ ε²", (best + len(errors)) // 2, -12, "right")):
+        place = {"xytext": (shift, 4), "textcoords": "offset points", "ha": side}
+        ax.annotate(text, (epsilons[n], errors[n]), **place)
     ax.set(xlabel="ε", ylabel="largest error of any entry")
     ax.legend(frameon=False, loc="upper center")
     return ax

@@ -12,8 +12,6 @@ The module has the attributes `embedding` (nn.Embedding; absent with one-hot inp
 PyTorch itself is not needed: `torch.from_numpy` and `.numpy()` on the caller's side suffice.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -35,15 +33,10 @@ def torch_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     {'lstm.weight_ih_l0': (8, 5), 'lstm.weight_hh_l0': (8, 2),
      'lstm.bias_ih_l0': (8,), 'lstm.bias_hh_l0': (8,), 'fc.weight': (5, 2), 'fc.bias': (5,)}
     """
-    V, H, E = config.vocab_size, config.hidden_size, config.embedding_size
-    shapes: dict[str, tuple[int, ...]] = {} if E is None else {"embedding.weight": (V, E)}
-    for k in range(config.num_layers):
-        D = config.parameter_shapes()[f"lstm{k}.W_x"][0]
-        shapes[f"lstm.weight_ih_l{k}"] = (4 * H, D)
-        shapes[f"lstm.weight_hh_l{k}"] = (4 * H, H)
-        shapes[f"lstm.bias_ih_l{k}"] = (4 * H,)
-        shapes[f"lstm.bias_hh_l{k}"] = (4 * H,)
-    return shapes | {"fc.weight": (V, H), "fc.bias": (V,)}
+    # Stand-ins that have a shape and next to no memory.
+    shapes = config.parameter_shapes()
+    params = {name: np.broadcast_to(0.0, shape) for name, shape in shapes.items()}
+    return {name: tensor.shape for name, tensor in _as_torch(params, config).items()}
 
 
 def to_torch_state_dict(params: Params, config: ModelConfig) -> dict[str, np.ndarray]:
@@ -55,18 +48,8 @@ def to_torch_state_dict(params: Params, config: ModelConfig) -> dict[str, np.nda
     Returns:
         Fresh, C-contiguous host arrays of params' dtype, in the shapes of `torch_shapes`.
     """
-    host = to_host(params)
-    out: dict[str, np.ndarray] = {}
-    if config.embedding_size is not None:
-        out["embedding.weight"] = host["embedding.W"]
-    for k in range(config.num_layers):
-        out[f"lstm.weight_ih_l{k}"] = host[f"lstm{k}.W_x"].T
-        out[f"lstm.weight_hh_l{k}"] = host[f"lstm{k}.W_h"].T
-        out[f"lstm.bias_ih_l{k}"] = host[f"lstm{k}.b"]
-        out[f"lstm.bias_hh_l{k}"] = np.zeros_like(host[f"lstm{k}.b"])
-    out["fc.weight"] = host["embedding.W"] if config.tie_weights else host["fc.W"].T
-    out["fc.bias"] = host["fc.b"]
-    return {name: np.array(tensor, order="C") for name, tensor in out.items()}
+    tensors = _as_torch(to_host(params), config)
+    return {name: np.array(tensor, order="C") for name, tensor in tensors.items()}
 
 
 def from_torch_state_dict(state_dict: dict[str, Any], config: ModelConfig) -> Params:
@@ -84,35 +67,39 @@ def from_torch_state_dict(state_dict: dict[str, Any], config: ModelConfig) -> Pa
     shapes = torch_shapes(config)
     missing, unexpected = shapes.keys() - state_dict.keys(), state_dict.keys() - shapes.keys()
     if missing or unexpected:
-        raise InputError(
-            f"the state dict does not fit the config: missing {sorted(missing)}, "
-            f"unexpected {sorted(unexpected)}"
-        )
+        odd = f"missing {sorted(missing)}, unexpected {sorted(unexpected)}"
+        raise InputError(f"the state dict does not fit the config: {odd}")
     host = {name: np.asarray(state_dict[name]) for name in shapes}
-    for name, shape in shapes.items():
-        if host[name].shape != shape:
-            raise InputError(f"{name} must have shape {shape}, got {host[name].shape}")
-        if host[name].dtype not in (np.float32, np.float64):
-            raise InputError(f"{name} must be float32 or float64, got {host[name].dtype}")
-    dtypes = {name: tensor.dtype for name, tensor in host.items()}
-    if len(set(dtypes.values())) > 1:
-        odd = {name: str(dtype) for name, dtype in dtypes.items() if dtype != dtypes["fc.bias"]}
-        wanted = f"that of fc.bias, {dtypes['fc.bias']}"
-        raise InputError(f"all tensors must have one dtype, {wanted}, got {odd}")
-    params: Params = {}
-    if config.embedding_size is not None:
-        params["embedding.W"] = host["embedding.weight"]
-    for k in range(config.num_layers):
-        params[f"lstm{k}.W_x"] = host[f"lstm.weight_ih_l{k}"].T
-        params[f"lstm{k}.W_h"] = host[f"lstm.weight_hh_l{k}"].T
-        params[f"lstm{k}.b"] = host[f"lstm.bias_ih_l{k}"] + host[f"lstm.bias_hh_l{k}"]
-    if not config.tie_weights:
-        params["fc.W"] = host["fc.weight"].T
-    elif not np.array_equal(host["fc.weight"], host["embedding.weight"]):
+    dtype = host["fc.bias"].dtype
+    if dtype not in (np.float32, np.float64):
+        raise InputError(f"fc.bias must be float32 or float64, got {dtype}")
+    for name, x in host.items():
+        if x.shape != shapes[name]:
+            raise InputError(f"{name} must have shape {shapes[name]}, got {x.shape}")
+        if x.dtype != dtype:
+            raise InputError(f"{name} must be {dtype}, as fc.bias is, got {x.dtype}")
+    if config.tie_weights and not np.array_equal(host["fc.weight"], host["embedding.weight"]):
         worst = np.abs(host["fc.weight"] - host["embedding.weight"]).max()
-        raise InputError(
-            "tie_weights needs fc.weight equal to embedding.weight; "
-            f"they differ by up to {worst:.3g}"
-        )
-    params["fc.b"] = host["fc.bias"]
-    return {name: np.array(value, order="C") for name, value in params.items()}
+        wanted = "fc.weight equal to embedding.weight"
+        raise InputError(f"tie_weights needs {wanted}; they differ by up to {worst:.3g}")
+
+    params = {name: np.empty(shape, dtype) for name, shape in config.parameter_shapes().items()}
+    for name, view in _as_torch(params, config).items():
+        view[...] = host[name]  # written through the view into params
+    for k in range(config.num_layers):
+        params[f"lstm{k}.b"] += host[f"lstm.bias_hh_l{k}"]
+    return params
+
+
+def _as_torch(params: Params, config: ModelConfig) -> Params:
+    """Host params under PyTorch's names and in its shapes: views, and zeros for second biases."""
+    tensors: Params = {}
+    if config.embedding_size is not None:
+        tensors["embedding.weight"] = params["embedding.W"]
+    for k in range(config.num_layers):
+        tensors[f"lstm.weight_ih_l{k}"] = params[f"lstm{k}.W_x"].T
+        tensors[f"lstm.weight_hh_l{k}"] = params[f"lstm{k}.W_h"].T
+        tensors[f"lstm.bias_ih_l{k}"] = params[f"lstm{k}.b"]
+        tensors[f"lstm.bias_hh_l{k}"] = np.zeros_like(params[f"lstm{k}.b"])
+    tensors["fc.weight"] = params["embedding.W"] if config.tie_weights else params["fc.W"].T
+    return tensors | {"fc.bias": params["fc.b"]}

@@ -10,8 +10,6 @@ Locked (variational) dropout draws one mask per sequence and keeps it for all T 
 (Wan et al. 2013; Merity et al. 2018).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -19,9 +17,7 @@ import numpy as np
 from minilstm.backend import Array
 
 
-def dropout_mask(
-    rng: np.random.Generator, shape: tuple[int, ...], p: float, dtype: Any
-) -> np.ndarray:
+def dropout_mask(rng: np.random.Generator, shape: tuple[int, ...], p: float, dtype: Any) -> Array:
     """Draw a mask on the host: 0 with probability p, else 1/(1-p).
 
     Args:
@@ -30,14 +26,13 @@ def dropout_mask(
         p: in [0, 1).
         dtype: of the array it will be multiplied with.
     Returns:
-        Array of that shape.
+        NumPy array of that shape.
 
     >>> dropout_mask(np.random.default_rng(0), (6,), 0.5, np.float32)
     array([2., 2., 2., 0., 0., 0.], dtype=float32)
     """
     kept = rng.random(shape, dtype=np.float32) >= p
-    mask: np.ndarray = np.where(kept, 1 / (1 - p), 0.0).astype(dtype)
-    return mask
+    return np.where(kept, 1 / (1 - p), 0.0).astype(dtype)
 
 
 def dropout(x: Array, mask: Array | None) -> Array:

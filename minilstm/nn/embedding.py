@@ -5,8 +5,6 @@ matrix *is* the lookup W[ids]. Forward may therefore look up where the mathemati
 backward of the lookup is backward of that product: dW = one_hot(ids)ᵀ dx.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from minilstm.backend import Array, get_array_module

@@ -4,27 +4,12 @@ Xavier and orthogonal initialisation act on the whole (·, 4H) matrix of the fou
 `torch.nn.init` does on the matrices of `nn.LSTM`.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
 
 
-def uniform(rng: np.random.Generator, shape: tuple[int, ...], bound: float) -> np.ndarray:
-    """U(-bound, bound). PyTorch's LSTM and linear layers use bound = 1/√H.
-
-    Args:
-        rng: draws every entry.
-        shape: of the result.
-        bound: as in the formula.
-    Returns:
-        An array of that shape, float64.
-    """
-    return rng.uniform(-bound, bound, shape)
-
-
-def xavier_uniform(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+def xavier_uniform(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """U(-a, a) with a = √(6 / (fan_in + fan_out)).
 
     Args:
@@ -35,10 +20,11 @@ def xavier_uniform(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarr
     Source:
         Glorot & Bengio 2010, eq. 16.
     """
-    return uniform(rng, shape, math.sqrt(6 / sum(shape)))
+    a = math.sqrt(6 / sum(shape))
+    return rng.uniform(-a, a, shape)
 
 
-def orthogonal(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+def orthogonal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Orthonormal rows (or columns, if there are fewer of them).
 
     The Q of a Gaussian matrix's QR, with the signs of R's diagonal divided out: without that the

@@ -1,7 +1,5 @@
 """The linear layer: y = x W + b, over the last axis."""
 
-from __future__ import annotations
-
 from minilstm.backend import Array, get_array_module
 
 

@@ -1,7 +1,5 @@
 """Softmax cross-entropy: the loss, in nats per target, and its gradient."""
 
-from __future__ import annotations
-
 from minilstm.backend import Array, get_array_module
 from minilstm.checks import check_token_ids
 

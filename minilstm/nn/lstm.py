@@ -13,8 +13,6 @@ Source: Hochreiter & Schmidhuber 1997; with the forget gate of Gers, Schmidhuber
 one bias per layer.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from minilstm.backend import Array, fuse, get_array_module
