@@ -170,11 +170,12 @@ def to_host(tree: Tree) -> Tree:
     return moved
 
 
-def like(x: Array, reference: Array) -> Array:
-    """The array x, moved to where `reference` lives; x itself where it is there already."""
-    if get_array_module(x) is get_array_module(reference):
-        return x
-    return get_array_module(reference).asarray(to_host(x))
+def like(tree: Tree, reference: Array) -> Tree:
+    """The same tree with its arrays where `reference` lives; those there already are not copied."""
+    if is_on_host(reference):
+        return to_host(tree)
+    moved: Tree = _map_arrays(get_array_module(reference).asarray, tree)
+    return moved
 
 
 def _map_arrays(move: Callable[[Array], Array], tree: Any) -> Any:

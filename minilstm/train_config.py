@@ -20,6 +20,8 @@ class TrainConfig:
             windows, each once per epoch.
         batch_size: B, sequences side by side.
         seq_len: T, steps through which gradients flow back.
+        fresh_every: of streams: steps after which one stream, each in its turn, begins anew from a
+            zero state; none: only where the text begins.
         optimizer: "adam", "adamw" or "sgd".
         momentum: of sgd.
         weight_decay: an L2 penalty with adam and sgd, decoupled with adamw.
@@ -50,6 +52,7 @@ class TrainConfig:
     batching: str = "streams"
     batch_size: int = 32
     seq_len: int = 64
+    fresh_every: int | None = None
     optimizer: str = "adam"
     momentum: float = 0.0
     weight_decay: float = 0.0
@@ -81,7 +84,7 @@ class TrainConfig:
                      "sample_length"):  # fmt: skip
             check_positive_int(name, getattr(self, name))
         for name in ("steps", "eval_every", "patience", "checkpoint_every", "sample_every",
-                     "threads"):  # fmt: skip
+                     "fresh_every", "threads"):  # fmt: skip
             if getattr(self, name) is not None:
                 check_positive_int(name, getattr(self, name))
         for name in ("warmup_steps", "decay_patience", "seed"):
