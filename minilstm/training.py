@@ -16,13 +16,12 @@ import os
 import statistics
 import sys
 import time
+import timeit
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.random import Generator, SeedSequence, default_rng
 
 from minilstm import checkpoint as checkpoints
 from minilstm.backend import Array, get_array_module, is_on_host, like, to_host
@@ -40,9 +39,9 @@ from minilstm.train_config import TrainConfig
 INIT, DATA, DROPOUT, SAMPLE = range(4)  # purposes of random streams
 
 
-def random_stream(seed: int, purpose: int, n: int = 0) -> Generator:
+def random_stream(seed: int, purpose: int, n: int = 0) -> np.random.Generator:
     """The generator for one purpose (INIT, DATA, DROPOUT, SAMPLE) and its n-th use."""
-    return default_rng(SeedSequence(seed, spawn_key=(purpose, n)))
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(purpose, n)))
 
 
 @dataclass(frozen=True)
@@ -94,11 +93,7 @@ def steps_within(minutes: float, step: Callable[[], object], trials: int = 10) -
     """
     check_number("minutes", minutes, "above 0", lambda x: x > 0)
     step(), step()  # the first calls pay for caches and allocations
-    seconds = []
-    for _ in range(trials):
-        started = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - started)
+    seconds = timeit.repeat(step, timer=time.perf_counter, repeat=trials, number=1)
     return max(1, int(60 * minutes / statistics.median(seconds)))
 
 
@@ -174,22 +169,19 @@ def train(
         NonFiniteError: a loss or gradient is NaN or infinite. No checkpoint holds anything later.
         InputError: the checkpoint to resume from is damaged or of another run.
     """
-    for part in ("train", "valid"):
-        ids = getattr(corpus, part)
+    for part, ids in (("train", corpus.train), ("valid", corpus.valid)):
         if ids is not None and len(ids) < 2:
             raise InputError(f"the {part} part must have at least 2 tokens, got {len(ids)}")
     with thread_limit(config.threads):
-        if total is None:
-            total = total_steps(model, corpus.train, config)
-        if isinstance(out, str | os.PathLike):
+        total = total or total_steps(model, corpus.train, config)
+        if isinstance(out, str | os.PathLike) and resume and checkpoints.holds_run(out):
+            out = checkpoints.read_run(out)
+        elif isinstance(out, str | os.PathLike):
             how = {"train": asdict(config), "corpus": corpus.name, "total_steps": total}
-            if resume and checkpoints.holds_run(out):
-                out = checkpoints.read_run(out)
-            else:
-                out = checkpoints.write_run(out, model.config, model.vocab, how)
+            out = checkpoints.write_run(out, model.config, model.vocab, how)
         run = _Run(model, corpus, config, out, total, say)
-        if resume:
-            run.restore()
+        if resume and out is not None:
+            run.restore(out)
         return run.go(should_stop)
 
 
@@ -220,7 +212,9 @@ class _Run:
         out: checkpoints.Run | None, total: int, say: Callable[[str], None] | None,
     ) -> None:
         self.model, self.corpus, self.config = model, corpus, config
-        self.out, self.total, self._say = out, total, say
+        self.out, self.total = out, total
+        self.say = say or (lambda line: self._bar.write(printable(line), file=sys.stderr))
+        self._bar: Any = None
         self.optimizer = config.make_optimizer()
         self.plateau = Plateau(config.lr, config.decay_factor, config.decay_patience)
         self.step, self.progress, self.norm = 0, _Progress(), math.nan
@@ -234,8 +228,7 @@ class _Run:
         from tqdm import tqdm
 
         stream, reason = batches(self.corpus.train, self.config, self.step), self.reason()
-        self._bar = tqdm(total=self.total, initial=self.step, unit="step", disable=None)
-        with self._bar:
+        with tqdm(total=self.total, initial=self.step, unit="step", disable=None) as self._bar:
             while reason is None:
                 batch, started = next(stream), time.perf_counter()
                 self.train_step(*batch)
@@ -244,11 +237,12 @@ class _Run:
                     self.read()  # waits for a GPU, which is part of the time that training takes
                 self.progress.seconds += time.perf_counter() - started
                 self._bar.update()
-                improved = False
+                valid_loss = None
                 if self.step % self.eval_every == 0 or self.step == self.total:
-                    improved = self.validate()
-                elif row_is_due:
-                    self.write_row(None)
+                    row_is_due, valid_loss = True, self.validate()
+                if row_is_due:
+                    self.write_row(valid_loss)
+                improved = valid_loss is not None and self.improves(valid_loss)
                 reason = self.reason() or ("interrupted" if should_stop() else None)
                 every = self.config.checkpoint_every or self.eval_every
                 last = self.step % every == 0 or reason is not None
@@ -303,10 +297,9 @@ class _Run:
                 # Of several bad gradients the last in order is the first that backward made.
                 names = list(self.model.config.parameter_shapes())
                 name = f"gradient of {names[bad[-1]]}" if math.isfinite(loss) else "loss"
-                raise NonFiniteError(
-                    f"the {name} is not finite at step {step} (loss {loss:.4g}): "
-                    "a smaller lr or clip may help; the checkpoints before it are intact"
-                )
+                raise NonFiniteError(f"the {name} is not finite at step {step} (loss {loss:.4g}): "
+                                     "a smaller lr or clip may help; the checkpoints before it are "
+                                     "intact")
             self.progress.losses.append(loss)
             self.norm = float(norm)
         self.unread.clear()
@@ -314,28 +307,29 @@ class _Run:
     def score(self, ids: IntArray) -> Evaluation:
         return evaluate(self.model.params, self.model.config, ids, self.config.eval_streams)
 
-    def validate(self) -> bool:
-        """Score the validation text; whether these weights are the best so far."""
+    def validate(self) -> float | None:
+        """The loss on the validation text; None without one. A bad one is a NonFiniteError."""
         self.read()
-        progress, params = self.progress, self.model.params
         if self.corpus.valid is None:
-            for name, p in params.items():
+            for name, p in self.model.params.items():
                 if not bool(get_array_module(p).isfinite(p).all()):
                     raise NonFiniteError(f"{name} is not finite after step {self.step}")
-            self.write_row(None)
-            progress.best_step = self.step
-            return False
+            return None
         loss = self.score(self.corpus.valid[: self.config.eval_tokens + 1]).loss
         if not math.isfinite(loss):
             raise NonFiniteError(f"the validation loss is {loss} after step {self.step}")
-        self.write_row(loss)
+        return loss
+
+    def improves(self, loss: float) -> bool:
+        """Take a validation loss into account; whether these weights are the best so far."""
+        progress = self.progress
         if self.config.schedule == "plateau":
             self.plateau.observe(loss)
         if progress.best_loss is not None and loss >= progress.best_loss:
             progress.bad_evaluations += 1
             return False
         progress.best_loss, progress.best_step, progress.bad_evaluations = loss, self.step, 0
-        self.best_params = {name: to_host(p).copy() for name, p in params.items()}
+        self.best_params = {k: to_host(p).copy() for k, p in self.model.params.items()}
         return True
 
     def save(self, best: bool, last: bool) -> None:
@@ -344,37 +338,30 @@ class _Run:
         if self.out is None:
             return
         progress = asdict(self.progress) | {"plateau": self.plateau.state_dict()}
-        optimizer = self.optimizer.state_dict()
         name = checkpoints.write_checkpoint(self.out, checkpoints.Checkpoint(
-            self.step, self.model.params, optimizer, self.state, progress))
+            self.step, self.model.params, self.optimizer.state_dict(), self.state, progress))
         if best or self.corpus.valid is None:  # the best first: see `point`
             checkpoints.point(self.out, "best", name)
         if last:
             checkpoints.point(self.out, "last", name)
         checkpoints.prune(self.out)
 
-    def restore(self) -> None:
+    def restore(self, out: checkpoints.Run) -> None:
         """Continue from the run folder's last checkpoint, if there is one."""
-        if self.out is None:
-            return
-        if checkpoints.has_checkpoint(self.out, "last"):
-            last = checkpoints.read_checkpoint(self.out, "last")
+        if checkpoints.has_checkpoint(out, "last"):
+            last = checkpoints.read_checkpoint(out, "last")
             if last.optimizer is None:
-                raise InputError(
-                    f"{self.out.path} holds weights without the optimizer's state: they can begin "
-                    "a new run (--init-from), but not go on with one"
-                )
+                raise InputError(f"{out.path} holds weights without the optimizer's state: they "
+                                 "can begin a new run (--init-from), but not go on with one")
             self.load_params(last.params)
-            there = self.model.params["fc.b"]
-            self.optimizer.load_state_dict(like(last.optimizer, there))
+            there, saved = self.model.params["fc.b"], dict(last.progress)
             self.step, self.state = last.step, like(last.carry, there)
-            progress = dict(last.progress)
-            self.plateau.load_state_dict(progress.pop("plateau"))
-            self.progress = _Progress(**progress)
+            self.optimizer.load_state_dict(like(last.optimizer, there))
+            self.plateau.load_state_dict(saved.pop("plateau"))
+            self.progress = _Progress(**saved)
             if self.progress.best_loss is not None:
-                best = checkpoints.read_checkpoint(self.out, "best", weights_only=True)
-                self.best_params = best.params
-        keep_rows(self.out.path / "metrics.csv", self.step)
+                self.best_params = checkpoints.read_checkpoint(out, weights_only=True).params
+        keep_rows(out.path / "metrics.csv", self.step)
 
     def load_params(self, params: Params) -> None:
         for name, p in self.model.params.items():
@@ -383,24 +370,25 @@ class _Run:
     def finish(self, reason: str) -> TrainResult:
         """Score the last and the best weights on the whole validation text; keep the best."""
         best = last = None
+        best_step = self.step if self.corpus.valid is None else self.progress.best_step
         if reason != "interrupted":
             if self.corpus.valid is not None:
                 best = last = self.score(self.corpus.valid)
-                if self.best_params is not None and self.progress.best_step != self.step:
+                if self.best_params is not None and best_step != self.step:
                     self.load_params(self.best_params)
                     best = self.score(self.corpus.valid)
             if self.out is not None:
-                self.draw(self.out.path)
-        progress = self.progress
-        return TrainResult(self.step, progress.seconds, reason, progress.best_step, best, last)
+                self.draw()
+        return TrainResult(self.step, self.progress.seconds, reason, best_step, best, last)
 
-    def draw(self, path: Path) -> None:
+    def draw(self) -> None:
         """loss.png from metrics.csv."""
         from minilstm import plots
 
-        rows, unigram = read_rows(path / "metrics.csv"), self.corpus.unigram_entropy()
+        assert self.out is not None
+        rows, unigram = read_rows(self.out.path / "metrics.csv"), self.corpus.unigram_entropy()
         ax = plots.loss_of_run(rows, self.model.config.vocab_size, unigram=unigram)
-        plots.save(ax, path / "loss.png")
+        plots.save(ax, self.out.path / "loss.png")
 
     def write_row(self, valid_loss: float | None) -> None:
         """One row of metrics.csv, and where the run is watched, a line."""
@@ -423,9 +411,3 @@ class _Run:
         prompt = self.model.vocab.decode(self.corpus.train[:1])
         text = self.model.generate(prompt, self.config.sample_length, seed=self.step)
         self.say(f"--- a sample after {self.step} steps ---\n{text}\n---")
-
-    def say(self, line: str) -> None:
-        if self._say is not None:
-            self._say(line)
-        else:
-            self._bar.write(printable(line), file=sys.stderr)
