@@ -260,11 +260,9 @@ class _Run:
 
     def train_step(self, inputs: IntArray, targets: IntArray, starts: bool) -> None:
         params, config, B = self.model.params, self.config, inputs.shape[1]
-        inputs, targets = like((inputs, targets), params["fc.b"])
-        state, rng = None if starts else self.state, random_stream(config.seed, DROPOUT, self.step)
-        loss, grads, self.state = loss_and_grads(
-            params, self.model.config, inputs, targets, state, rng=rng
-        )
+        there, state = like((inputs, targets), params["fc.b"]), None if starts else self.state
+        rng = random_stream(config.seed, DROPOUT, self.step)
+        loss, grads, self.state = loss_and_grads(params, self.model.config, *there, state, rng=rng)
         # One stream in turn begins anew. A model that meets the zero state once per epoch drifts
         # away from it, and validation, which begins there, shows it.
         if config.fresh_every and (stream := self.step % max(config.fresh_every, B)) < B:
