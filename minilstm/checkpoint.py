@@ -182,8 +182,7 @@ def write_checkpoint(run: Run, checkpoint: Checkpoint) -> str:
         OSError: the system refused, as where the disk is full. Nothing is left of this
             checkpoint; those before it are as they were.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
+    import safetensors.numpy
 
     head, tensors = _pack(run, checkpoint)
     for file, fingerprint in run.fingerprints.items():
@@ -196,13 +195,14 @@ def write_checkpoint(run: Run, checkpoint: Checkpoint) -> str:
     try:
         os.mkdir(new)
         for file, arrays in tensors.items():
-            save_file(arrays, new / file)  # array by array, without a second copy of them all
-            shutil.copymode(run.path / "config.json", new / file)  # else for the owner alone
+            # Array by array, without a second copy of them all; but for the owner's eyes alone.
+            safetensors.numpy.save_file(arrays, new / file)
+            shutil.copymode(run.path / "config.json", new / file)
             head["files"][file] = _fingerprint(np.memmap(new / file, mode="r").data)
         (new / _PROGRESS).write_bytes(_to_json(head))
         _sync(*new.iterdir(), new)
         os.rename(new, folder / name)
-    except SafetensorError as error:
+    except safetensors.SafetensorError as error:  # such as a full disk
         raise OSError(str(error)) from None
     finally:
         shutil.rmtree(new, ignore_errors=True)  # of what was stopped on the way
@@ -385,14 +385,13 @@ def _read_pointer(run: Run, which: Pointer) -> tuple[str, str]:
 
 
 def _read_tensors(path: Path, fingerprint: object, shapes: Shapes, *dtypes: str) -> Params:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
+    import safetensors.numpy
 
     limit = 8 * sum(map(math.prod, shapes.values())) + 512 * (len(shapes) + 1)
     data = _read_file(path, str(fingerprint), limit)
     try:
-        return _check_arrays(path, load(data), shapes, *dtypes)
-    except (SafetensorError, KeyError) as error:  # the key is a dtype that NumPy lacks
+        return _check_arrays(path, safetensors.numpy.load(data), shapes, *dtypes)
+    except (safetensors.SafetensorError, KeyError) as error:  # the key is a dtype that NumPy lacks
         raise InputError(f"{path} is damaged: {str(error)[:200]!a}") from None
 
 

@@ -91,8 +91,7 @@ class TrainConfig:
                         choices = ", ".join(_CHOICES[name])
                         raise InputError(f"{name} must be one of {choices}, got {value!r}")
                 case "epochs" | "minutes":
-                    fits = "above 0 and at most 1e9"
-                    check_number(name, value, fits, lambda x: 0 < x <= 1e9)
+                    check_number(name, value, "above 0 and at most 1e9", lambda x: 0 < x <= 1e9)
                 case "momentum":
                     check_number(name, value, "in [0, 1)", lambda x: 0 <= x < 1)
                 case "weight_decay" | "lr" | "final_lr":

@@ -232,15 +232,14 @@ class _Run:
             while reason is None:
                 batch, started = next(stream), time.perf_counter()
                 self.train_step(*batch)
-                row_is_due = self.step % self.row_every == 0
-                if row_is_due:
+                validates = self.step % self.eval_every == 0 or self.step == self.total
+                writes_row = validates or self.step % self.row_every == 0
+                if writes_row:
                     self.read()  # waits for a GPU, which is part of the time that training takes
                 self.progress.seconds += time.perf_counter() - started
                 self._bar.update()
-                valid_loss = None
-                if self.step % self.eval_every == 0 or self.step == self.total:
-                    row_is_due, valid_loss = True, self.validate()
-                if row_is_due:
+                valid_loss = self.validate() if validates else None
+                if writes_row:
                     self.write_row(valid_loss)
                 improved = valid_loss is not None and self.improves(valid_loss)
                 reason = self.reason() or ("interrupted" if should_stop() else None)
@@ -307,7 +306,6 @@ class _Run:
 
     def validate(self) -> float | None:
         """The loss on the validation text; None without one. A bad one is a NonFiniteError."""
-        self.read()
         if self.corpus.valid is None:
             for name, p in self.model.params.items():
                 if not bool(get_array_module(p).isfinite(p).all()):
