@@ -151,10 +151,11 @@ def to_host(tree: Tree) -> Tree:
     return cast(Tree, _map_arrays(move, tree))
 
 
-def like(x: Array, reference: Array) -> Array:
-    """The array x, moved to where `reference` lives; x itself where it is there already."""
-    xp = get_array_module(reference)
-    return x if get_array_module(x) is xp else xp.asarray(to_host(x))
+def like(tree: Tree, reference: Array) -> Tree:
+    """The same tree with its arrays where `reference` lives; those there already are not copied."""
+    if is_on_host(reference):
+        return to_host(tree)
+    return cast(Tree, _map_arrays(get_array_module(reference).asarray, tree))
 
 
 def _map_arrays(move: Callable[[Array], Array], tree: Any) -> Any:

@@ -22,8 +22,6 @@ dtype is not the config's, or which holds a NaN or an infinity. What does not fi
 that names the file. Fingerprints show damage; who can write RUN can rewrite them, too.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -47,6 +45,7 @@ FORMAT = 1
 
 Pointer = Literal["best", "last"]
 Shapes = dict[str, tuple[int, ...]]
+AnyPath = str | os.PathLike[str]
 
 _POINTERS: tuple[Pointer, ...] = ("best", "last")
 _WEIGHTS, _STATE, _PROGRESS = "weights.safetensors", "state.safetensors", "progress.json"
@@ -96,15 +95,13 @@ class Checkpoint:
 # --- the run folder
 
 
-def holds_run(path: str | os.PathLike[str]) -> bool:
+def holds_run(path: AnyPath) -> bool:
     """Whether there is a run in this folder, or what may be left of one."""
     return any(os.path.lexists(Path(path) / name) for name in ("config.json", *_POINTERS))
 
 
-def write_run(
-    path: str | os.PathLike[str], config: ModelConfig, vocabulary: Vocabulary,
-    extra: Mapping[str, Any] | None = None, *, overwrite: bool = False,
-) -> Run:  # fmt: skip
+def write_run(path: AnyPath, config: ModelConfig, vocabulary: Vocabulary,
+              extra: Mapping[str, Any] | None = None, *, overwrite: bool = False) -> Run:
     """Begin a run folder: vocabulary.json, then config.json, whose presence makes it one.
 
     Args:
@@ -127,18 +124,17 @@ def write_run(
     if holds_run(path) and not overwrite:
         raise InputError(f"{path} holds a run already")
     (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-    if overwrite:
-        for name in ("config.json", *_POINTERS):
-            (path / name).unlink(missing_ok=True)
-        _sync_folder(path)
-        prune(run)
+    for name in ("config.json", *_POINTERS):  # of a run to be overwritten
+        (path / name).unlink(missing_ok=True)
+    _sync(path)
+    prune(run)
     for name, data in files.items():
         _replace_file(path / name, data)
-    _sync_folder(path.parent)
+    _sync(path.parent)
     return run
 
 
-def read_run(path: str | os.PathLike[str]) -> Run:
+def read_run(path: AnyPath) -> Run:
     """Read a run's config and vocabulary.
 
     Raises:
@@ -186,7 +182,9 @@ def write_checkpoint(run: Run, checkpoint: Checkpoint) -> str:
         OSError: the system refused, as where the disk is full. Nothing is left of this
             checkpoint; those before it are as they were.
     """
-    files = _pack(run, checkpoint)
+    import safetensors.numpy
+
+    head, tensors = _pack(run, checkpoint)
     for file, fingerprint in run.fingerprints.items():
         _read_file(run.path / file, fingerprint)
     folder = _check_is("folder", run.path / "checkpoints")
@@ -196,14 +194,19 @@ def write_checkpoint(run: Run, checkpoint: Checkpoint) -> str:
     shutil.rmtree(new, ignore_errors=True)  # if a process was killed here
     try:
         os.mkdir(new)
-        for file, data in files.items():
-            _write_file(new / file, data)
-        _sync_folder(new)
+        for file, arrays in tensors.items():
+            # Array by array, without a second copy of them all; but for the owner's eyes alone.
+            safetensors.numpy.save_file(arrays, new / file)
+            shutil.copymode(run.path / "config.json", new / file)
+            head["files"][file] = _fingerprint(np.memmap(new / file, mode="r").data)
+        (new / _PROGRESS).write_bytes(_to_json(head))
+        _sync(*new.iterdir(), new)
         os.rename(new, folder / name)
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise
-    _sync_folder(folder)
+    except safetensors.SafetensorError as error:  # such as a full disk
+        raise OSError(str(error)) from None
+    finally:
+        shutil.rmtree(new, ignore_errors=True)  # of what was stopped on the way
+    _sync(folder)
     return name
 
 
@@ -277,10 +280,8 @@ def prune(run: Run) -> None:
             shutil.rmtree(folder / name)
 
 
-def save_model(
-    path: str | os.PathLike[str], config: ModelConfig, params: Params, vocabulary: Vocabulary,
-    extra: Mapping[str, Any] | None = None,
-) -> None:  # fmt: skip
+def save_model(path: AnyPath, config: ModelConfig, params: Params, vocabulary: Vocabulary,
+               extra: Mapping[str, Any] | None = None) -> None:
     """Write a run folder with one checkpoint, both best and last.
 
     Saved again with the same config, vocabulary and extra, the new parameters take the old ones'
@@ -303,7 +304,7 @@ def save_model(
     prune(run)
 
 
-def load_model(path: str | os.PathLike[str]) -> tuple[ModelConfig, Params, Vocabulary]:
+def load_model(path: AnyPath) -> tuple[ModelConfig, Params, Vocabulary]:
     """Read the best model of a run folder, onto the host.
 
     Raises:
@@ -316,24 +317,20 @@ def load_model(path: str | os.PathLike[str]) -> tuple[ModelConfig, Params, Vocab
 # --- what a checkpoint's files hold
 
 
-def _pack(run: Run, checkpoint: Checkpoint) -> dict[str, bytes]:
-    """File name -> content; an InputError unless all of it would be read back."""
-    from safetensors.numpy import save
-
-    moments, B = dict(checkpoint.optimizer or {}), None
+def _pack(run: Run, checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, Params]]:
+    """progress.json but for two fingerprints, and file -> tensors, checked as when read back."""
+    moments, carry = dict(checkpoint.optimizer or {}), checkpoint.carry
     steps = moments.pop("steps", None)
     state = {f"{m}/{name}": x for m, arrays in moments.items() for name, x in arrays.items()}
-    if checkpoint.carry is not None:
-        state["carry/h"], state["carry/c"] = checkpoint.carry
-        B = checkpoint.carry[0].shape[1]
+    if carry is not None:
+        state["carry/h"], state["carry/c"] = carry
     head = {"step": checkpoint.step, "optimizer_steps": steps, "moments": [*moments],
-            "batch_size": B, "progress": checkpoint.progress, "files": {**run.fingerprints}}
+            "batch_size": carry[0].shape[1] if carry is not None else None,
+            "progress": checkpoint.progress, "files": {**run.fingerprints}}
     shapes = _check_head("checkpoint", run.config, head)
     params = _check_arrays("params", checkpoint.params, shapes[_WEIGHTS])
     state = _check_arrays("state", state, shapes[_STATE], str(params["fc.b"].dtype))
-    files = {_WEIGHTS: save(params), _STATE: save(state)}
-    head["files"] |= {file: _fingerprint(data) for file, data in files.items()}
-    return {**files, _PROGRESS: _to_json(head)}
+    return head, {_WEIGHTS: params, _STATE: state}
 
 
 def _check_head(where: object, config: ModelConfig, head: Any) -> dict[str, Shapes]:
@@ -388,14 +385,13 @@ def _read_pointer(run: Run, which: Pointer) -> tuple[str, str]:
 
 
 def _read_tensors(path: Path, fingerprint: object, shapes: Shapes, *dtypes: str) -> Params:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
+    import safetensors.numpy
 
     limit = 8 * sum(map(math.prod, shapes.values())) + 512 * (len(shapes) + 1)
     data = _read_file(path, str(fingerprint), limit)
     try:
-        return _check_arrays(path, load(data), shapes, *dtypes)
-    except (SafetensorError, KeyError) as error:  # the key is a dtype that NumPy lacks
+        return _check_arrays(path, safetensors.numpy.load(data), shapes, *dtypes)
+    except (safetensors.SafetensorError, KeyError) as error:  # the key is a dtype that NumPy lacks
         raise InputError(f"{path} is damaged: {str(error)[:200]!a}") from None
 
 
@@ -409,7 +405,7 @@ def _read_file(path: Path, fingerprint: str | None = None, limit: int = 1 << 26)
     return data
 
 
-def _fingerprint(data: bytes) -> str:
+def _fingerprint(data: bytes | memoryview) -> str:
     return f"{len(data)} bytes, SHA-256 {hashlib.sha256(data).hexdigest()}"
 
 
@@ -454,27 +450,22 @@ def _to_json(value: object) -> bytes:
     return f"{text}\n".encode()
 
 
-def _write_file(path: Path, data: bytes) -> None:
-    with open(path, "xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def _replace_file(path: Path, data: bytes) -> None:
     """The file is the old one, and from one moment on the new one."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.unlink(missing_ok=True)  # if a process was killed here
-    _write_file(temporary, data)
+    temporary.unlink(missing_ok=True)  # if a process was killed here; it may be a link, too
+    temporary.write_bytes(data)
+    _sync(temporary)
     os.replace(temporary, path)
-    _sync_folder(path.parent)
+    _sync(path.parent)
 
 
-def _sync_folder(path: Path) -> None:
-    """Force the names in a folder to the disk, where the system knows how."""
-    if os.name != "nt":
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _sync(*paths: Path) -> None:
+    """Force files, and where the system knows how the names in folders, to the disk."""
+    for path in paths:
+        if path.is_file() or os.name != "nt":
+            descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)

@@ -3,27 +3,17 @@
 Each term names its arrays; a test compares the sum with what a step really allocates.
 """
 
-from __future__ import annotations
-
 import math
 
 from minilstm.model import ModelConfig
 from minilstm.nn import embedding
 
 _CHUNK = 1 << 22  # logits held at a time; see nn/loss.py
-_MOMENTS = {"adam": 2, "adamw": 2, "sgd": 1}  # an optimizer's copies of all parameters
 _PROGRAM = 80_000_000  # bytes of Python, NumPy and its matrix library
-_UPDATE = {"adam": 3, "adamw": 3, "sgd": 1}  # temporaries of one parameter's size
 
 
-def estimate_memory(
-    config: ModelConfig,
-    B: int,
-    T: int,
-    dtype_bytes: int = 4,
-    optimizer: str = "adam",
-    keep_best: bool = True,
-) -> dict[str, int]:
+def estimate_memory(config: ModelConfig, B: int, T: int, dtype_bytes: int = 4,
+                    optimizer: str = "adam", keep_best: bool = True) -> dict[str, int]:
     """The bytes that training needs at the fullest moment of a step.
 
     Args:
@@ -53,15 +43,15 @@ def estimate_memory(
     kept = N * D[0] + L * 7 * N * H  # x; then hs, c_prevs, i, f, g, o and tanh_c of each layer
     kept += sum(mask_rows * D[k] for k in range(L) if dropped[k])  # masks
     kept += sum(N * D[k] for k in range(1, L) if dropped[k])  # what they made of hs
-    kept += (mask_rows + N) * H if config.output_dropout else 0
-    kept += 2 * 4 * H * H * L if config.weight_drop else 0  # masks of W_h, what they made of it
+    kept += (mask_rows + N) * H * (config.output_dropout > 0)
+    kept += 2 * 4 * H * H * L * (config.weight_drop > 0)  # masks of W_h, what they made of it
 
     # What there is besides, at the moments that may be the fullest
-    moments = [4 * N * H]  # forward: zs
     logits = min(N * V, max(_CHUNK, V))  # of one chunk of rows
     at_once = 4 if logits == N * V else 5  # they, shifted, exps, dlogits; and the last chunk's
     dhs, grads = N * H, V * H
-    moments.append(dhs + grads + max(at_once * logits, logits + V * H))  # loss
+    moments = [4 * N * H,  # forward: zs
+               dhs + grads + max(at_once * logits, logits + V * H)]  # loss
     for k in reversed(range(L)):  # backward: dzs, dx, and the gradient that came from above
         dx_above = N * H if k < L - 1 or config.output_dropout else 0
         grads += 4 * H * (D[k] + H)
@@ -69,14 +59,13 @@ def estimate_memory(
     if E is not None:
         one_hot = N * V if V <= embedding._LARGEST_ONE_HOT else 0
         moments.append(dhs + grads + N * E + one_hot + V * E * (2 if config.tie_weights else 1))
-    update = sum(sizes) + _UPDATE[optimizer] * max(sizes)  # gradients; forward's are gone by then
-    step = max(kept + max(moments), update)
+    # An optimizer's moments, each a copy of all parameters, and its temporaries of one's size
+    copies, temporaries = (1, 1) if optimizer == "sgd" else (2, 3)
+    update = sum(sizes) + temporaries * max(sizes)  # gradients; forward's are gone by then
+    state = 2 * 2 * L * B * H  # h and c, old and new
 
-    numbers = {
-        "parameters": sum(sizes),
-        "optimizer": _MOMENTS[optimizer] * sum(sizes),
-        "best weights": sum(sizes) if keep_best else 0,
-        "step": step + 4 * L * B * H,  # and the state, old and new
-    }
+    numbers = {"parameters": sum(sizes), "optimizer": copies * sum(sizes),
+               "best weights": sum(sizes) if keep_best else 0,
+               "step": state + max(kept + max(moments), update)}
     parts = {name: size * dtype_bytes for name, size in numbers.items()} | {"program": _PROGRAM}
     return parts | {"total": sum(parts.values())}

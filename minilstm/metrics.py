@@ -1,7 +1,5 @@
 """metrics.csv: one row per interval of training, for any program that reads tables."""
 
-from __future__ import annotations
-
 import csv
 import os
 from collections.abc import Sequence
@@ -39,12 +37,11 @@ def read_rows(path: Path) -> list[dict[str, float]]:
 
 def keep_rows(path: Path, last_step: int) -> None:
     """Drop the rows after last_step, which a resumed run will write again."""
-    if not path.exists():
-        return
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        rows = [row for row in csv.reader(file) if len(row) == len(COLUMNS)]
-    kept = [row for row in rows if row[0].isdecimal() and int(row[0]) <= last_step]
-    temporary = path.with_suffix(".csv.tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([COLUMNS, *kept])
-    os.replace(temporary, path)
+    if path.exists():
+        rows = csv.reader(path.read_text(encoding="utf-8", errors="replace").splitlines())
+        whole = [row for row in rows if len(row) == len(COLUMNS) and row[0].isdecimal()]
+        temporary = path.with_suffix(".csv.tmp")
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            kept = (row for row in whole if int(row[0]) <= last_step)
+            csv.writer(file).writerows([COLUMNS, *kept])
+        os.replace(temporary, path)

@@ -1,11 +1,14 @@
 """TrainConfig: every decision about a training run in one place, checked before it starts."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import get_args
 
 from minilstm.errors import InputError, check_count, check_number, check_positive_int
 from minilstm.optim import SGD, Adam, AdamW, Optimizer
+
+_CHOICES = {"batching": ("streams", "random", "shuffled"),
+            "optimizer": ("adam", "adamw", "sgd"),
+            "schedule": ("constant", "cosine", "step", "plateau")}
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,8 @@ class TrainConfig:
             windows, each once per epoch.
         batch_size: B, sequences side by side.
         seq_len: T, steps through which gradients flow back.
+        fresh_every: of streams: steps after which one stream, each in its turn, begins anew from a
+            zero state; none: only where the text begins.
         optimizer: "adam", "adamw" or "sgd".
         momentum: of sgd.
         weight_decay: an L2 penalty with adam and sgd, decoupled with adamw.
@@ -50,6 +55,7 @@ class TrainConfig:
     batching: str = "streams"
     batch_size: int = 32
     seq_len: int = 64
+    fresh_every: int | None = None
     optimizer: str = "adam"
     momentum: float = 0.0
     weight_decay: float = 0.0
@@ -73,40 +79,33 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if sum(x is not None for x in (self.steps, self.epochs, self.minutes)) > 1:
-            raise InputError(
-                "at most one of steps, epochs and minutes says how long to train, got "
-                f"steps {self.steps}, epochs {self.epochs}, minutes {self.minutes}"
-            )
-        for name in ("batch_size", "seq_len", "decay_every", "eval_tokens", "eval_streams",
-                     "sample_length"):  # fmt: skip
-            check_positive_int(name, getattr(self, name))
-        for name in ("steps", "eval_every", "patience", "checkpoint_every", "sample_every",
-                     "threads"):  # fmt: skip
-            if getattr(self, name) is not None:
-                check_positive_int(name, getattr(self, name))
-        for name in ("warmup_steps", "decay_patience", "seed"):
-            check_count(name, getattr(self, name))
-        for name in ("epochs", "minutes"):
-            if getattr(self, name) is not None:
-                fits = "above 0 and at most 1e9"
-                check_number(name, getattr(self, name), fits, lambda x: 0 < x <= 1e9)
-        if self.clip is not None:
-            check_number("clip", self.clip, "above 0", lambda x: x > 0)
-        check_number("momentum", self.momentum, "in [0, 1)", lambda x: 0 <= x < 1)
-        for name in ("final_lr", "weight_decay", "lr"):
-            check_number(name, getattr(self, name), "from 0 up", lambda x: x >= 0)
-        check_number("decay_factor", self.decay_factor, "between 0 and 1", lambda x: 0 < x < 1)
+            raise InputError("at most one of steps, epochs and minutes says how long to train, got "
+                             f"steps {self.steps}, epochs {self.epochs}, minutes {self.minutes}")
+        for field in fields(self):
+            name, value = field.name, getattr(self, field.name)
+            if value is None and type(None) in get_args(field.type):
+                continue
+            match name:
+                case "batching" | "optimizer" | "schedule":
+                    if value not in _CHOICES[name]:
+                        choices = ", ".join(_CHOICES[name])
+                        raise InputError(f"{name} must be one of {choices}, got {value!r}")
+                case "epochs" | "minutes":
+                    check_number(name, value, "above 0 and at most 1e9", lambda x: 0 < x <= 1e9)
+                case "momentum":
+                    check_number(name, value, "in [0, 1)", lambda x: 0 <= x < 1)
+                case "weight_decay" | "lr" | "final_lr":
+                    check_number(name, value, "from 0 up", lambda x: x >= 0)
+                case "decay_factor":
+                    check_number(name, value, "between 0 and 1", lambda x: 0 < x < 1)
+                case "clip":
+                    check_number(name, value, "above 0", lambda x: x > 0)
+                case "warmup_steps" | "decay_patience" | "seed":
+                    check_count(name, value)
+                case _:
+                    check_positive_int(name, value)
         if self.momentum and self.optimizer != "sgd":
             raise InputError(f"momentum is sgd's: {self.optimizer} has none, got {self.momentum}")
-        for name, choices in (
-            ("batching", ("streams", "random", "shuffled")),
-            ("optimizer", ("adam", "adamw", "sgd")),
-            ("schedule", ("constant", "cosine", "step", "plateau")),
-        ):
-            if getattr(self, name) not in choices:
-                raise InputError(
-                    f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
-                )
 
     def make_optimizer(self) -> Optimizer:
         """The optimizer that `optimizer` names."""

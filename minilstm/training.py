@@ -10,18 +10,16 @@ sampling draws from them, so to do so more often never changes the weights, and 
 no generator's state.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import os
 import statistics
 import sys
 import time
+import timeit
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -34,17 +32,11 @@ from minilstm.language_model import LanguageModel
 from minilstm.metrics import append_row, keep_rows, read_rows
 from minilstm.model import Params, loss_and_grads
 from minilstm.optim import Plateau, clip_and_tensor_norms, step_decay, warmup_cosine
-from minilstm.text.batching import (
-    Batch,
-    contiguous_streams,
-    random_windows,
-    shuffled_windows,
-)
+from minilstm.text.batching import Batch, contiguous_streams, random_windows, shuffled_windows
 from minilstm.text.corpora import Corpus
 from minilstm.train_config import TrainConfig
 
 INIT, DATA, DROPOUT, SAMPLE = range(4)  # purposes of random streams
-_READ_EVERY = 50  # steps between two looks at losses and norms that wait on a GPU
 
 
 def random_stream(seed: int, purpose: int, n: int = 0) -> np.random.Generator:
@@ -76,9 +68,8 @@ class TrainResult:
 def is_finished(last: checkpoints.Checkpoint, config: TrainConfig, total: int) -> bool:
     """Whether a run whose last checkpoint this is has nothing left to do: all steps are taken, or
     it has stopped for lack of improvement."""
-    patience = config.patience
     bad_evaluations: int = last.progress.get("bad_evaluations", 0)
-    return last.step >= total or (patience is not None and bad_evaluations >= patience)
+    return last.step >= total or bad_evaluations >= (config.patience or math.inf)
 
 
 class NonFiniteError(ArithmeticError):
@@ -102,11 +93,7 @@ def steps_within(minutes: float, step: Callable[[], object], trials: int = 10) -
     """
     check_number("minutes", minutes, "above 0", lambda x: x > 0)
     step(), step()  # the first calls pay for caches and allocations
-    seconds = []
-    for _ in range(trials):
-        started = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - started)
+    seconds = timeit.repeat(step, timer=time.perf_counter, repeat=trials, number=1)
     return max(1, int(60 * minutes / statistics.median(seconds)))
 
 
@@ -115,13 +102,11 @@ def total_steps(model: LanguageModel, ids: IntArray, config: TrainConfig) -> int
     if config.minutes is None:
         return counted_steps(ids, config)
     params = {name: p.copy() for name, p in model.params.items()}
-    optimizer = config.make_optimizer()
-    inputs, targets, _ = next(batches(ids, config))
-    rng = random_stream(config.seed, DROPOUT)
+    optimizer, rng = config.make_optimizer(), random_stream(config.seed, DROPOUT)
+    inputs, targets, _ = like(next(batches(ids, config)), params["fc.b"])
 
     def step() -> None:
-        there = like(inputs, params["fc.b"]), like(targets, params["fc.b"])
-        loss, grads, _ = loss_and_grads(params, model.config, *there, rng=rng)
+        loss, grads, _ = loss_and_grads(params, model.config, inputs, targets, rng=rng)
         clip_and_tensor_norms(grads, config.clip)
         optimizer.step(params, grads)
         float(loss)
@@ -161,14 +146,9 @@ def batches(ids: IntArray, config: TrainConfig, first: int = 0) -> Iterator[Batc
 
 
 def train(
-    model: LanguageModel,
-    corpus: Corpus,
-    config: TrainConfig,
-    out: str | os.PathLike[str] | checkpoints.Run | None = None,
-    *,
-    resume: bool = False,
-    total: int | None = None,
-    say: Callable[[str], None] | None = None,
+    model: LanguageModel, corpus: Corpus, config: TrainConfig,
+    out: str | os.PathLike[str] | checkpoints.Run | None = None, *, resume: bool = False,
+    total: int | None = None, say: Callable[[str], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> TrainResult:
     """Train the model on the corpus; afterwards it has the weights with the best validation loss.
@@ -189,233 +169,195 @@ def train(
         NonFiniteError: a loss or gradient is NaN or infinite. No checkpoint holds anything later.
         InputError: the checkpoint to resume from is damaged or of another run.
     """
-    for part in ("train", "valid"):
-        ids = getattr(corpus, part)
+    for part, ids in (("train", corpus.train), ("valid", corpus.valid)):
         if ids is not None and len(ids) < 2:
             raise InputError(f"the {part} part must have at least 2 tokens, got {len(ids)}")
     with thread_limit(config.threads):
-        if total is None:
-            total = total_steps(model, corpus.train, config)
-        if isinstance(out, str | os.PathLike):
+        total = total or total_steps(model, corpus.train, config)
+        if isinstance(out, str | os.PathLike) and resume and checkpoints.holds_run(out):
+            out = checkpoints.read_run(out)
+        elif isinstance(out, str | os.PathLike):
             how = {"train": asdict(config), "corpus": corpus.name, "total_steps": total}
-            if resume and checkpoints.holds_run(out):
-                out = checkpoints.read_run(out)
-            else:
-                out = checkpoints.write_run(out, model.config, model.vocab, how)
+            out = checkpoints.write_run(out, model.config, model.vocab, how)
         run = _Run(model, corpus, config, out, total, say)
-        if resume:
-            run.restore()
+        if resume and out is not None:
+            run.restore(out)
         return run.go(should_stop)
 
 
 def thread_limit(threads: int | None) -> Any:
     """Context: NumPy's matrix products use so many threads; None leaves them as they are."""
-    if threads is None:
-        return nullcontext()
     from threadpoolctl import threadpool_limits
 
     return threadpool_limits(threads, user_api="blas")
+
+
+@dataclass
+class _Progress:
+    """What progress.json keeps of a run, besides its step and the plateau."""
+
+    tokens: int = 0
+    seconds: float = 0.0
+    best_loss: float | None = None
+    best_step: int = 0
+    bad_evaluations: int = 0
+    losses: list[float] = field(default_factory=list)  # since the last row of metrics.csv
 
 
 class _Run:
     """One run of `train`: what it is about, and everything that changes while it goes on."""
 
     def __init__(
-        self,
-        model: LanguageModel,
-        corpus: Corpus,
-        config: TrainConfig,
-        out: checkpoints.Run | None,
-        total: int,
-        say: Callable[[str], None] | None,
+        self, model: LanguageModel, corpus: Corpus, config: TrainConfig,
+        out: checkpoints.Run | None, total: int, say: Callable[[str], None] | None,
     ) -> None:
         self.model, self.corpus, self.config = model, corpus, config
         self.out, self.total = out, total
+        self.say = say or (lambda line: self._bar.write(printable(line), file=sys.stderr))
+        self._bar: Any = None
         self.optimizer = config.make_optimizer()
         self.plateau = Plateau(config.lr, config.decay_factor, config.decay_patience)
+        self.step, self.progress, self.norm = 0, _Progress(), math.nan
         self.state: State | None = None
-        self.step = self.tokens = self.best_step = self.bad_evaluations = 0
-        self.seconds = 0.0
-        self.best_loss = math.inf
         self.best_params: Params | None = None
-        self.losses: list[float] = []  # since the last row of metrics.csv
-        self.norm = math.nan
         self.unread: list[tuple[int, Array, Array, Array]] = []  # step, loss, norm, tensors' norms
-        self.saved: tuple[int, str] | None = None  # step and name of the newest checkpoint
         self.eval_every = config.eval_every or max(1, total // 20)
         self.row_every = max(1, self.eval_every // 10)
-        self._say = say
-        self._bar: Any = None
 
     def go(self, should_stop: Callable[[], bool]) -> TrainResult:
         from tqdm import tqdm
 
-        reason = "finished"
-        self._bar = tqdm(total=self.total, initial=self.step, unit="step", disable=None)
-        with self._bar:
-            for batch in batches(self.corpus.train, self.config, self.step):
-                if self.step >= self.total or self.out_of_patience():
-                    break
-                started = time.perf_counter()
+        stream, reason = batches(self.corpus.train, self.config, self.step), self.reason()
+        with tqdm(total=self.total, initial=self.step, unit="step", disable=None) as self._bar:
+            while reason is None:
+                batch, started = next(stream), time.perf_counter()
                 self.train_step(*batch)
-                if self.step % self.row_every == 0:
+                validates = self.step % self.eval_every == 0 or self.step == self.total
+                writes_row = validates or self.step % self.row_every == 0
+                if writes_row:
                     self.read()  # waits for a GPU, which is part of the time that training takes
-                self.seconds += time.perf_counter() - started
+                self.progress.seconds += time.perf_counter() - started
                 self._bar.update()
-                last = self.step == self.total
-                if self.step % self.eval_every == 0 or last:
-                    self.validate()
-                elif self.step % self.row_every == 0:
-                    self.write_row(None)
+                valid_loss = self.validate() if validates else None
+                if writes_row:
+                    self.write_row(valid_loss)
+                improved = valid_loss is not None and self.improves(valid_loss)
+                reason = self.reason() or ("interrupted" if should_stop() else None)
                 every = self.config.checkpoint_every or self.eval_every
-                if self.step % every == 0:
-                    self.save("last")
+                last = self.step % every == 0 or reason is not None
+                if improved or last:
+                    self.save(improved, last)
                 if self.config.sample_every and self.step % self.config.sample_every == 0:
                     self.sample()
-                if should_stop() and not last and not self.out_of_patience():
-                    reason = "interrupted"
-                    break
-        self.save("last")
-        if reason == "interrupted":
-            return TrainResult(self.step, self.seconds, reason, self.best_step, None, None)
-        return self.finish("patience" if self.out_of_patience() else reason)
+        return self.finish(reason)
 
-    def out_of_patience(self) -> bool:
-        patience = self.config.patience
-        return patience is not None and self.bad_evaluations >= patience
+    def reason(self) -> str | None:
+        """Why there is nothing left to do, or None."""
+        if self.progress.bad_evaluations >= (self.config.patience or math.inf):
+            return "patience"
+        return "finished" if self.step >= self.total else None
 
     def train_step(self, inputs: IntArray, targets: IntArray, starts: bool) -> None:
-        params, config = self.model.params, self.config
+        params, config, B = self.model.params, self.config, inputs.shape[1]
+        there, state = like((inputs, targets), params["fc.b"]), None if starts else self.state
         rng = random_stream(config.seed, DROPOUT, self.step)
-        loss, grads, self.state = loss_and_grads(
-            params,
-            self.model.config,
-            like(inputs, params["fc.b"]),
-            like(targets, params["fc.b"]),
-            None if starts else self.state,
-            rng=rng,
-        )
+        loss, grads, self.state = loss_and_grads(params, self.model.config, *there, state, rng=rng)
+        # One stream in turn begins anew. A model that meets the zero state once per epoch drifts
+        # away from it, and validation, which begins there, shows it.
+        if config.fresh_every and (stream := self.step % max(config.fresh_every, B)) < B:
+            for part in self.state:  # h and c, (L, B, H)
+                part[:, stream] = 0
         norm, tensor_norms = clip_and_tensor_norms(grads, config.clip)
         self.unread.append((self.step, loss, norm, tensor_norms))
         # On the CPU a look costs nothing, so a NaN never reaches the parameters. A GPU would have
         # to be waited for: there the numbers queue up, and are read before anything is saved.
-        if is_on_host(norm) or len(self.unread) == _READ_EVERY:
+        if is_on_host(norm):
             self.read()
         self.optimizer.lr = self.rate()
         self.optimizer.step(params, grads)
         self.step += 1
-        self.tokens += targets.size
+        self.progress.tokens += targets.size
 
     def rate(self) -> float:
-        config = self.config
+        config, step = self.config, self.step
         if config.schedule == "cosine":
-            return warmup_cosine(
-                self.step, self.total, config.lr, config.warmup_steps, config.final_lr
-            )
+            return warmup_cosine(step, self.total, config.lr, config.warmup_steps, config.final_lr)
         if config.schedule == "step":
-            return step_decay(self.step, config.lr, config.decay_every, config.decay_factor)
+            return step_decay(step, config.lr, config.decay_every, config.decay_factor)
         return self.plateau.lr
 
     def read(self) -> None:
         """Bring losses and norms to the host. Raises NonFiniteError for the first bad one."""
         for step, loss, norm, tensor_norms in self.unread:
-            bad = np.flatnonzero(~np.isfinite(to_host(tensor_norms)))
-            if len(bad) or not math.isfinite(float(loss)):
+            loss, bad = float(loss), np.flatnonzero(~np.isfinite(to_host(tensor_norms)))
+            if len(bad) or not math.isfinite(loss):
                 # Of several bad gradients the last in order is the first that backward made.
                 names = list(self.model.config.parameter_shapes())
-                finite_loss = math.isfinite(float(loss))
-                name = f"gradient of {names[bad[-1]]}" if finite_loss else "loss"
-                raise NonFiniteError(
-                    f"the {name} is not finite at step {step} (loss {float(loss):.4g}): "
-                    "a smaller lr or clip may help; the checkpoints before it are intact"
-                )
-            self.losses.append(float(loss))
+                name = f"gradient of {names[bad[-1]]}" if math.isfinite(loss) else "loss"
+                raise NonFiniteError(f"the {name} is not finite at step {step} (loss {loss:.4g}): "
+                                     "a smaller lr or clip may help; the checkpoints before it are "
+                                     "intact")
+            self.progress.losses.append(loss)
             self.norm = float(norm)
         self.unread.clear()
 
-    def validate(self) -> None:
-        """Score the validation text; save the weights if they are the best so far."""
-        self.read()
-        valid = self.corpus.valid
-        if valid is None:
+    def score(self, ids: IntArray) -> Evaluation:
+        return evaluate(self.model.params, self.model.config, ids, self.config.eval_streams)
+
+    def validate(self) -> float | None:
+        """The loss on the validation text; None without one. A bad one is a NonFiniteError."""
+        if self.corpus.valid is None:
             for name, p in self.model.params.items():
                 if not bool(get_array_module(p).isfinite(p).all()):
                     raise NonFiniteError(f"{name} is not finite after step {self.step}")
-            self.write_row(None)
-            self.best_step = self.step
-            return
-        score = evaluate(
-            self.model.params,
-            self.model.config,
-            valid[: self.config.eval_tokens + 1],
-            self.config.eval_streams,
-        )
-        if not math.isfinite(score.loss):
-            raise NonFiniteError(f"the validation loss is {score.loss} after step {self.step}")
-        self.write_row(score.loss)
-        if self.config.schedule == "plateau":
-            self.plateau.observe(score.loss)
-        if score.loss < self.best_loss:
-            self.best_loss, self.best_step, self.bad_evaluations = score.loss, self.step, 0
-            self.best_params = {name: to_host(p).copy() for name, p in self.model.params.items()}
-            self.save("best")
-        else:
-            self.bad_evaluations += 1
+            return None
+        loss = self.score(self.corpus.valid[: self.config.eval_tokens + 1]).loss
+        if not math.isfinite(loss):
+            raise NonFiniteError(f"the validation loss is {loss} after step {self.step}")
+        return loss
 
-    def save(self, which: Literal["best", "last"]) -> None:
-        """Write a checkpoint and point `which` ("best" or "last") at it."""
+    def improves(self, loss: float) -> bool:
+        """Take a validation loss into account; whether these weights are the best so far."""
+        progress = self.progress
+        if self.config.schedule == "plateau":
+            self.plateau.observe(loss)
+        if progress.best_loss is not None and loss >= progress.best_loss:
+            progress.bad_evaluations += 1
+            return False
+        progress.best_loss, progress.best_step, progress.bad_evaluations = loss, self.step, 0
+        self.best_params = {k: to_host(p).copy() for k, p in self.model.params.items()}
+        return True
+
+    def save(self, best: bool, last: bool) -> None:
+        """Write a checkpoint of all that the rest of the run depends on, and point to it."""
         self.read()
         if self.out is None:
             return
-        if self.saved is None or self.saved[0] != self.step:
-            self.saved = (self.step, checkpoints.write_checkpoint(self.out, self.checkpoint()))
-        checkpoints.point(self.out, which, self.saved[1])
-        if self.corpus.valid is None:
-            checkpoints.point(self.out, "best", self.saved[1])
+        progress = asdict(self.progress) | {"plateau": self.plateau.state_dict()}
+        name = checkpoints.write_checkpoint(self.out, checkpoints.Checkpoint(
+            self.step, self.model.params, self.optimizer.state_dict(), self.state, progress))
+        if best or self.corpus.valid is None:  # the best first: see `point`
+            checkpoints.point(self.out, "best", name)
+        if last:
+            checkpoints.point(self.out, "last", name)
         checkpoints.prune(self.out)
 
-    def checkpoint(self) -> checkpoints.Checkpoint:
-        """All that the rest of the run depends on."""
-        progress = {
-            "tokens": self.tokens,
-            "seconds": self.seconds,
-            "best_loss": self.best_loss if math.isfinite(self.best_loss) else None,
-            "best_step": self.best_step,
-            "bad_evaluations": self.bad_evaluations,
-            "plateau": self.plateau.state_dict(),
-            "losses": self.losses,
-        }
-        return checkpoints.Checkpoint(
-            self.step, self.model.params, self.optimizer.state_dict(), self.state, progress
-        )
-
-    def restore(self) -> None:
+    def restore(self, out: checkpoints.Run) -> None:
         """Continue from the run folder's last checkpoint, if there is one."""
-        if self.out is None:
-            return
-        if not checkpoints.has_checkpoint(self.out, "last"):
-            keep_rows(self.out.path / "metrics.csv", 0)
-            return
-        there = self.model.params["fc.b"]
-        last = checkpoints.read_checkpoint(self.out, "last")
-        if last.optimizer is None:
-            raise InputError(
-                f"{self.out.path} holds weights without the optimizer's state: they can begin a "
-                "new run (--init-from), but not go on with one"
-            )
-        self.load_params(last.params)
-        self.optimizer.load_state_dict(_map_moments(last.optimizer, there))
-        if last.carry is not None:
-            self.state = like(last.carry[0], there), like(last.carry[1], there)
-        progress = last.progress
-        self.step, self.tokens, self.seconds = last.step, progress["tokens"], progress["seconds"]
-        self.best_step, self.bad_evaluations = progress["best_step"], progress["bad_evaluations"]
-        self.losses = list(progress["losses"])
-        self.plateau.load_state_dict(progress["plateau"])
-        if progress["best_loss"] is not None:
-            self.best_loss = progress["best_loss"]
-            self.best_params = checkpoints.read_checkpoint(self.out, "best").params
-        keep_rows(self.out.path / "metrics.csv", self.step)
+        if checkpoints.has_checkpoint(out, "last"):
+            last = checkpoints.read_checkpoint(out, "last")
+            if last.optimizer is None:
+                raise InputError(f"{out.path} holds weights without the optimizer's state: they "
+                                 "can begin a new run (--init-from), but not go on with one")
+            self.load_params(last.params)
+            there, saved = self.model.params["fc.b"], dict(last.progress)
+            self.step, self.state = last.step, like(last.carry, there)
+            self.optimizer.load_state_dict(like(last.optimizer, there))
+            self.plateau.load_state_dict(saved.pop("plateau"))
+            self.progress = _Progress(**saved)
+            if self.progress.best_loss is not None:
+                self.best_params = checkpoints.read_checkpoint(out, weights_only=True).params
+        keep_rows(out.path / "metrics.csv", self.step)
 
     def load_params(self, params: Params) -> None:
         for name, p in self.model.params.items():
@@ -423,42 +365,41 @@ class _Run:
 
     def finish(self, reason: str) -> TrainResult:
         """Score the last and the best weights on the whole validation text; keep the best."""
-        valid, streams = self.corpus.valid, self.config.eval_streams
         best = last = None
-        if valid is not None:
-            best = last = evaluate(self.model.params, self.model.config, valid, streams)
-            if self.best_params is not None and self.best_step != self.step:
-                self.load_params(self.best_params)
-                best = evaluate(self.model.params, self.model.config, valid, streams)
-        if self.out is not None:
-            self.draw()
-        return TrainResult(self.step, self.seconds, reason, self.best_step, best, last)
+        best_step = self.step if self.corpus.valid is None else self.progress.best_step
+        if reason != "interrupted":
+            if self.corpus.valid is not None:
+                best = last = self.score(self.corpus.valid)
+                if self.best_params is not None and best_step != self.step:
+                    self.load_params(self.best_params)
+                    best = self.score(self.corpus.valid)
+            if self.out is not None:
+                self.draw()
+        return TrainResult(self.step, self.progress.seconds, reason, best_step, best, last)
 
     def draw(self) -> None:
         """loss.png from metrics.csv."""
         from minilstm import plots
 
         assert self.out is not None
-        rows = read_rows(self.out.path / "metrics.csv")
-        unigram = self.corpus.unigram_entropy()
+        rows, unigram = read_rows(self.out.path / "metrics.csv"), self.corpus.unigram_entropy()
         ax = plots.loss_of_run(rows, self.model.config.vocab_size, unigram=unigram)
         plots.save(ax, self.out.path / "loss.png")
 
     def write_row(self, valid_loss: float | None) -> None:
         """One row of metrics.csv, and where the run is watched, a line."""
-        self.read()
-        train_loss = statistics.fmean(self.losses) if self.losses else None
-        self.losses = []
-        values = (self.step, self.tokens, self.optimizer.lr, train_loss, valid_loss, self.norm,
-                  round(self.seconds, 3))  # fmt: skip
+        progress, lr = self.progress, self.optimizer.lr
+        train_loss = statistics.fmean(progress.losses)
+        progress.losses = []
         if self.out is not None:
-            append_row(self.out.path / "metrics.csv", values)
+            append_row(self.out.path / "metrics.csv", (
+                self.step, progress.tokens, lr, train_loss, valid_loss, self.norm,
+                round(progress.seconds, 3)))
+        line = f"step {self.step:>{len(str(self.total))}} of {self.total}  train {train_loss:.4f}"
+        if valid_loss is not None:
+            line += f"  valid {valid_loss:.4f}  perplexity {perplexity(valid_loss):.2f}"
         if valid_loss is not None or self._bar.disable:
-            line = f"step {self.step:>{len(str(self.total))}} of {self.total}"
-            line += f"  train {train_loss:.4f}" if train_loss is not None else ""
-            if valid_loss is not None:
-                line += f"  valid {valid_loss:.4f}  perplexity {perplexity(valid_loss):.2f}"
-            self.say(f"{line}  lr {self.optimizer.lr:.2e}  norm {self.norm:.3f}")
+            self.say(f"{line}  lr {lr:.2e}  norm {self.norm:.3f}")
 
     def sample(self) -> None:
         """Print a continuation of the training text's first token; draws from nothing of ours."""
@@ -466,17 +407,3 @@ class _Run:
         prompt = self.model.vocab.decode(self.corpus.train[:1])
         text = self.model.generate(prompt, self.config.sample_length, seed=self.step)
         self.say(f"--- a sample after {self.step} steps ---\n{text}\n---")
-
-    def say(self, line: str) -> None:
-        if self._say is not None:
-            self._say(line)
-        else:
-            self._bar.write(printable(line), file=sys.stderr)
-
-
-def _map_moments(state: dict[str, Any] | None, reference: Array) -> dict[str, Any]:
-    """An optimizer's state with its arrays where `reference` lives."""
-    return {
-        key: value if key == "steps" else {name: like(x, reference) for name, x in value.items()}
-        for key, value in (state or {}).items()
-    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import contextlib
 import errno
 import functools
@@ -699,26 +698,6 @@ class Killed(BaseException):
     """Nothing runs after it: not even what cleans up."""
 
 
-class HalfWrites:
-    """A new file that is written in two halves, with moments before and between."""
-
-    def __init__(self, faults, path):
-        self.faults, self.file = faults, builtins.open(path, "xb", buffering=0)  # noqa: SIM115
-        self.fileno, self.flush = self.file.fileno, faults.moment
-        faults.unsync(path)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.file.close()
-
-    def write(self, data):
-        for half in (data[: len(data) // 2], data[len(data) // 2 :]):
-            self.faults.moment()
-            self.file.write(half)
-
-
 class Faults:
     """Before each system call that changes something, and in the middle of each write, a moment.
 
@@ -733,7 +712,8 @@ class Faults:
         self.log: list[tuple[str, str]] = []
         for name in ("mkdir", "rename", "replace", "fsync", "unlink", "rmdir", "open"):
             monkeypatch.setattr(os, name, self.before(name, getattr(os, name)))
-        monkeypatch.setattr(checkpoint, "open", self.open, raising=False)
+        monkeypatch.setattr(Path, "write_bytes", lambda path, data: self.write(path, data))
+        monkeypatch.setattr(safetensors.numpy, "save_file", self.save_file)
 
     def moment(self):
         if self.dead:
@@ -772,9 +752,18 @@ class Faults:
         for each in (path, *path.rglob("*")):
             assert os.stat(each).st_ino in self.synced, f"{each} renamed before it is on the disk"
 
-    def open(self, path, mode):
+    def write(self, path, data):
+        """A new file that is written in two halves, with moments before, between and after."""
         self.moment()
-        return HalfWrites(self, path)
+        with open(path, "xb", buffering=0) as file:
+            self.unsync(path)
+            for half in (data[: len(data) // 2], data[len(data) // 2 :]):
+                self.moment()
+                file.write(half)
+        self.moment()
+
+    def save_file(self, arrays, path):
+        self.write(path, safetensors.numpy.save(arrays))
 
 
 def every_moment(tmp_path, start, act, kill):

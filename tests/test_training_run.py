@@ -84,6 +84,56 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     assert one == other
 
 
+@pytest.mark.parametrize("stop_after", [1, 5, 17])
+@pytest.mark.parametrize("fresh_every", [1, 5])
+def test_a_resumed_run_empties_the_streams_that_the_uninterrupted_one_does(
+    corpus, tmp_path, fresh_every, stop_after
+):
+    config = replace(QUICK, fresh_every=fresh_every)
+    whole, _ = run(corpus, config, tmp_path / "whole")
+    run(corpus, config, tmp_path / "parts", stop_after=stop_after)
+    resumed, _ = run(corpus, config, tmp_path / "parts", resume=True)
+    assert_same_weights(whole, resumed)
+    a, b = (read_checkpoint(read_run(tmp_path / name), "last") for name in ("whole", "parts"))
+    assert all(np.array_equal(x, y) for x, y in zip(a.carry, b.carry, strict=True))
+    never, _ = run(corpus, QUICK)
+    assert any(not np.array_equal(p, never.params[name]) for name, p in whole.params.items())
+
+
+@pytest.mark.parametrize("fresh_every", [None, 1, 3, 5])
+def test_one_stream_in_turn_begins_anew_and_the_others_go_on(corpus, monkeypatch, fresh_every):
+    """After step n it is stream n mod max(fresh_every, 3) of the three, if there is such a one."""
+    B, carried = 3, [None]
+
+    def seen(params, config, inputs, targets, state=None, *, rng=None):
+        n = len(carried) - 1  # the step that is taken now
+        if state is None:
+            starts.append(n)
+        else:
+            turn = (n - 1) % max(fresh_every or 0, B) if fresh_every else None
+            for got, left in zip(state, carried[n], strict=True):
+                wanted = left.copy()
+                if turn is not None and turn < B:
+                    wanted[:, turn] = 0
+                assert np.array_equal(got, wanted)
+                assert np.abs(left).min() > 0  # so that a zero is one that was put there
+        loss, grads, state = ml.loss_and_grads(params, config, inputs, targets, state, rng=rng)
+        carried.append([part.copy() for part in state])
+        return loss, grads, state
+
+    starts = []
+    monkeypatch.setattr(training, "loss_and_grads", seen)
+    run(corpus, replace(QUICK, steps=12, fresh_every=fresh_every), model=new_model(corpus))
+    assert starts == [0]
+    assert len(carried) == 13
+
+
+@pytest.mark.parametrize("fresh_every", [0, -1, 1.5, True])
+def test_fresh_every_must_be_a_number_of_steps(fresh_every):
+    with pytest.raises(ml.InputError, match="fresh_every must be a positive integer, got"):
+        replace(QUICK, fresh_every=fresh_every)
+
+
 def test_plateau_and_patience_go_on_where_they_were(corpus, tmp_path):
     config = replace(QUICK, schedule="plateau", decay_patience=0, lr=0.5, patience=4, steps=200)
     whole, result = run(corpus, config, tmp_path / "whole")

@@ -24,8 +24,8 @@ OTHER_VALUES = {  # for every setting one that is not the default, and that fits
     "momentum": 0.9, "weight_decay": 0.1, "lr": 0.5, "schedule": "step", "warmup_steps": 3,
     "final_lr": 0.01, "decay_every": 4, "decay_factor": 0.25, "decay_patience": 1, "clip": None,
     "eval_every": 2, "eval_tokens": 100, "eval_streams": 2, "patience": 3, "checkpoint_every": 2,
-    "sample_every": 3, "sample_length": 4, "seed": 5, "threads": 1, "device": "cpu",
-    "dtype": "float64", "temperature": 0.5, "top_k": 3, "top_p": 0.9,
+    "sample_every": 3, "sample_length": 4, "fresh_every": 7, "seed": 5, "threads": 1,
+    "device": "cpu", "dtype": "float64", "temperature": 0.5, "top_k": 3, "top_p": 0.9,
 }  # fmt: skip
 
 
