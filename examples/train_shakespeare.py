@@ -13,7 +13,7 @@ FRESH_EVERY = 32  # steps at the least between two fresh starts of a stream
 
 
 def main() -> None:
-    parser = cli.parser(__doc__)
+    parser = cli.Parser(__doc__)
     parser.add_argument("--data", required=True, metavar="FILE", help="a UTF-8 text")
     parser.add_argument("--minutes", type=float, default=3.0, help="of training, validation aside")
     parser.add_argument("--steps", type=int, help="train so many steps, whatever they take")

@@ -1,16 +1,17 @@
-"""minilstm eval: how well a run's model predicts a text."""
+"""Measure a model on a text.
 
-from __future__ import annotations
+Every token of it but the first is scored: in one pass with the state carried, and again in windows
+of 256 tokens, each from a zero state.
+"""
 
 import argparse
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from minilstm import evaluation
 from minilstm.checkpoint import Run
-from minilstm.cli import flags, runs, show, tell
+from minilstm.cli import runs, show, tell
 from minilstm.errors import InputError, IntArray, check_positive_int
 from minilstm.evaluation import Evaluation
 from minilstm.settings import DataConfig, helps, of_table
@@ -21,14 +22,8 @@ from minilstm.text.files import TextFile
 _WINDOW, _WINDOWS = 256, 64  # tokens of a cold window; and how many are read side by side
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = subparsers.add_parser(
-        "eval",
-        help="measure a model on a text",
-        description="Score every token of a text but the first: in one pass with the state "
-        f"carried, and again in windows of {_WINDOW} tokens, each from a zero state.",
-    )
-    flags.add_run(parser)
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="the folder of a run")
     parser.add_argument("--data", metavar="NAME|FILE", help="a corpus, or a file, which is scored "
                         "as a whole; otherwise the run's own text")  # fmt: skip
     parser.add_argument("--split", choices=("valid", "test", "train"), help="which part of it; "
@@ -37,10 +32,9 @@ def add_parser(subparsers: Any) -> None:
                         help="pieces read side by side, each from a zero state")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="for machines")
     parser.add_argument("--device", help=helps()["device"])
-    parser.set_defaults(work=evaluate)
 
 
-def evaluate(args: argparse.Namespace) -> None:
+def main(args: argparse.Namespace) -> None:
     check_positive_int("streams", args.streams)
     run, model = runs.load_run(args.run, args.device)
     what, ids = _text(run, args.data, args.split)
@@ -49,8 +43,7 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.json:
         show(json.dumps({**_figures(carried), "cold_windows": _figures(cold)}, indent=2))
     else:
-        show(what)
-        show(table({"state carried": carried, f"windows of {_WINDOW}": cold}))
+        show(f"{what}\n{table({'state carried': carried, f'windows of {_WINDOW}': cold})}")
 
 
 def table(rows: Mapping[str, Evaluation]) -> str:
@@ -73,22 +66,22 @@ def _figures(score: Evaluation) -> dict[str, float | int | None]:
 def _text(run: Run, data: str | None, split: str | None) -> tuple[str, IntArray]:
     """What is scored, in words and in ids."""
     vocab = run.vocabulary
-    if data is not None and data not in CORPORA:
-        if split is not None:
-            raise InputError(f"--split is of a corpus; a file is scored whole, got {data!r}")
+    if data is None:
+        record = runs.read_record(run, needed=True)
+        corpus = DataConfig(**of_table("data", record["settings"])).load(vocab)
+        runs.check_text(record, corpus)
+    elif data in CORPORA:
+        corpus = load_corpus(data, vocab=vocab)
+    elif split is not None:
+        raise InputError(f"--split is of a corpus; a file is scored whole, got {data!r}")
+    if data is None or data in CORPORA:
+        split = split or ("valid" if corpus.valid is not None else "train")
+        what, ids = f"{corpus.name}, {split}", corpus.split(split)
+    else:
         text = TextFile(data)
         what, ids = f"{data}, the whole file", vocab.encode_pieces(text)
         for note in text.notes:
             tell(note)
-    else:
-        if data is not None:
-            corpus = load_corpus(data, vocab=vocab)
-        else:
-            record = runs.read_record(run)
-            corpus = DataConfig(**of_table("data", record["settings"])).load(vocab)
-            runs.check_text(record, corpus)
-        split = split or ("valid" if corpus.valid is not None else "train")
-        what, ids = f"{corpus.name}, {split}", corpus.split(split)
     if unknown := 0 if vocab.unknown_id is None else int((ids == vocab.unknown_id).sum()):
         tell(f"{unknown:,} of {len(ids):,} tokens are {vocab.unknown} or read as such")
     return what, ids

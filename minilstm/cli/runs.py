@@ -1,7 +1,5 @@
 """What several verbs do with settings and runs: prepare, record, read back, describe."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import platform
@@ -24,22 +22,14 @@ from minilstm.text.corpora import Corpus
 from minilstm.text.vocabulary import Vocabulary
 from minilstm.train_config import TrainConfig
 
+VERSIONS = {"minilstm": minilstm.__version__, "numpy": np.__version__,
+            "python": platform.python_version()}  # fmt: skip
 _MOST = 1 << 48  # bytes; more is a slip of the keyboard
 
-# The entries that `minilstm train` adds to config.json when a run begins
-_RECORD: dict[str, Any] = {
-    "settings": dict,  # all of them, flat
-    "total_steps": int,
-    "init_from": str | None,  # the run whose weights it began with
-    "corpus": str,  # its name or path
-    "text": dict,  # part -> SHA-256 of its ids: the text is known again wherever it lies
-    "notes": list,  # facts about the text
-    "unigram_entropy": float,  # of its training part
-    "first_token": str,  # of the training text; samples begin with it
-    "versions": dict,
-    "device": str,
-    "threads": int | None,
-}
+# Of the entries that `minilstm train` adds to config.json those that are read back, and their types
+_READ_BACK = {"settings": dict, "total_steps": int, "init_from": str | None, "corpus": str,
+              "text": dict, "unigram_entropy": float, "first_token": str,
+              "threads": int | None}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,6 +39,8 @@ class Setup:
     Attributes:
         settings: all of them, flat.
         corpus: the text as ids. model, train: the configs. device, dtype: where, and what.
+        batch: sequences B and steps T of the largest batch, which a short text makes smaller.
+        memory: bytes by name, of a training step.
     """
 
     settings: dict[str, Any]
@@ -57,31 +49,15 @@ class Setup:
     train: TrainConfig
     device: str
     dtype: np.dtype[Any]
+    batch: tuple[int, int]
+    memory: dict[str, int]
 
-    @property
-    def steps(self) -> int | None:
-        """Training steps in all; None where minutes are yet to be timed."""
-        if self.train.minutes is not None:
-            return None
-        return training.counted_steps(self.corpus.train, self.train)
+    def lines(self, steps: int | None = None) -> Iterator[str]:
+        """What one wants to know before training, one line each.
 
-    @property
-    def batch(self) -> tuple[int, int]:
-        """Sequences B and steps T of the largest batch, which a short text makes smaller."""
-        B, pairs = self.train.batch_size, len(self.corpus.train) - 1
-        T = min(self.train.seq_len, pairs)
-        return (B if self.train.batching == "random" else min(B, max(1, pairs // T))), T
-
-    @property
-    def memory(self) -> dict[str, int]:
-        """Bytes by name, of a training step."""
-        validates, optimizer = self.corpus.valid is not None, self.train.optimizer
-        return estimate_memory(
-            self.model, *self.batch, self.dtype.itemsize, optimizer, keep_best=validates
-        )
-
-    def lines(self, steps: int | None) -> Iterator[str]:
-        """What one wants to know before so many steps of training, one line each."""
+        Args:
+            steps: how many there are; None: what the settings say, but no minutes are timed.
+        """
         corpus, V = self.corpus, self.model.vocab_size
         yield from corpus.notes
         valid = 0 if corpus.valid is None else len(corpus.valid)
@@ -90,9 +66,10 @@ class Setup:
         guess, entropy = f"uniform guess ln {V} = {math.log(V):.3f}", corpus.unigram_entropy()
         yield f"loss in nats per {corpus.level}: {guess}, unigram entropy {entropy:.3f}"
         yield from size_lines(self.model, self.batch, self.dtype, self.memory)
-        if steps is None:
+        if steps is None and self.train.minutes is not None:
             yield f"as many steps as {self.train.minutes} minutes hold, on {self.device}"
         else:
+            steps = steps or training.counted_steps(corpus.train, self.train)
             epochs = steps / training.steps_per_epoch(corpus.train, self.train)
             yield f"{steps:,} steps, {epochs:.3g} epochs, on {self.device}"
 
@@ -103,8 +80,8 @@ def size_lines(
     """How large a model is, and what a training step with it takes."""
     yield f"{sum(map(math.prod, model.parameter_shapes().values())):,} parameters, {dtype}"
     parts = ", ".join(f"{k} {in_bytes(size)}" for k, size in memory.items() if k != "total")
-    total, (B, T) = in_bytes(memory["total"]), batch
-    yield f"memory of a training step with {B} x {T} tokens: {total} ({parts})"
+    tokens = " x ".join(map(str, batch))
+    yield f"memory of a training step with {tokens} tokens: {in_bytes(memory['total'])} ({parts})"
 
 
 def in_bytes(size: int) -> str:
@@ -128,17 +105,21 @@ def prepare(given: Mapping[str, Any], vocab: Vocabulary | None = None) -> Setup:
     own = {table: settings.of_table(table, flat) for table in settings.TABLES}
     train, run = TrainConfig(**own["train"]), settings.RunConfig(**own["run"])
     ModelConfig(vocab_size=1, **own["model"])  # may be refused before the text is read
-    device = choose_device(run.device)
+    device, dtype = choose_device(run.device), np.dtype(run.dtype)
     corpus = settings.DataConfig(**own["data"]).load(vocab)
-    if len(corpus.train) < 2:
-        raise InputError(f"need a text of at least 2 tokens to train on, got {len(corpus.train)}")
+    if (tokens := len(corpus.train)) < 2:
+        raise InputError(f"need a text of at least 2 tokens to train on, got {tokens}")
     model = ModelConfig(vocab_size=len(corpus.vocab), **own["model"])
     check_sampling(**own["sample"], V=model.vocab_size)
-    setup = Setup(flat, corpus, model, train, device, np.dtype(run.dtype))
-    if setup.memory["total"] > _MOST:
+    B, T = train.batch_size, min(train.seq_len, tokens - 1)
+    if train.batching != "random":
+        B = min(B, max(1, (tokens - 1) // T))
+    validates = corpus.valid is not None
+    memory = estimate_memory(model, B, T, dtype.itemsize, train.optimizer, keep_best=validates)
+    if memory["total"] > _MOST:
         raise InputError("a step would take more memory than any machine has: see hidden_size, "
                          "embedding_size, num_layers, batch_size and seq_len")  # fmt: skip
-    return setup
+    return Setup(flat, corpus, model, train, device, dtype, (B, T), memory)
 
 
 def record(
@@ -149,46 +130,42 @@ def record(
     return {
         "settings": setup.settings,
         "total_steps": total_steps,
-        "init_from": init_from,
-        "corpus": corpus.name,
-        "text": _digests(corpus),
+        "init_from": init_from,  # the run whose weights it began with
+        "corpus": corpus.name,  # or path
+        "text": _digests(corpus),  # the text is known again wherever it lies
         "notes": list(corpus.notes),
         "unigram_entropy": corpus.unigram_entropy(),
-        "first_token": corpus.vocab.decode(corpus.train[:1]),
-        "versions": versions(),
+        "first_token": corpus.vocab.decode(corpus.train[:1]),  # samples begin with it
+        "versions": VERSIONS,
         "device": setup.device,
         "threads": threads,
     }
 
 
-def has_record(run: Run) -> bool:
-    """Whether the run was begun by `minilstm train`, not by a program."""
-    return "settings" in run.extra
-
-
-def read_record(run: Run) -> dict[str, Any]:
-    """What `record` wrote.
+def read_record(run: Run, needed: bool = False) -> dict[str, Any]:
+    """What `record` wrote; where it is not needed, {} of a run that a program began.
 
     Raises:
         InputError: the run was begun by a program, or an entry cannot be what `record` wrote.
     """
-    where = run.path / "config.json"
-    for name, kind in _RECORD.items():
-        if name not in run.extra:
+    where, extra = run.path / "config.json", run.extra
+    if "settings" not in extra and not needed:
+        return {}
+    for name, kind in _READ_BACK.items():
+        if name not in extra:
             raise InputError(f"{where} lacks {name}: the run was not begun by `minilstm train`")
-        if not isinstance(run.extra[name], kind):
-            raise InputError(f"{where}: {name} cannot be {quote(run.extra[name])}")
-    check_positive_int(f"{where}: total_steps", run.extra["total_steps"])
-    check_positive_int(f"{where}: threads", run.extra["threads"] or 1)
-    return run.extra | {"settings": settings.check_recorded(run.extra["settings"], where)}
+        if not isinstance(extra[name], kind):
+            raise InputError(f"{where}: {name} cannot be {quote(extra[name])}")
+    check_positive_int(f"{where}: total_steps", extra["total_steps"])
+    check_positive_int(f"{where}: threads", extra["threads"] or 1)
+    return extra | {"settings": settings.check_recorded(extra["settings"], where)}
 
 
 def first_token(run: Run) -> str:
     """With which a sample begins: the training text's first token, or else a symbol."""
-    if has_record(run):
-        return str(read_record(run)["first_token"])
     vocab = run.vocabulary
-    return next((symbol for symbol in vocab.symbols if symbol != vocab.unknown), vocab.symbols[0])
+    symbols = (symbol for symbol in vocab.symbols if symbol != vocab.unknown)
+    return str(read_record(run).get("first_token", next(symbols, vocab.symbols[0])))
 
 
 def check_text(recorded: Mapping[str, Any], corpus: Corpus) -> None:
@@ -220,12 +197,6 @@ def load_run(path: str, device: str | None) -> tuple[Run, LanguageModel]:
         raise InputError(f"{path} holds no checkpoint yet")
     params = checkpoint.read_checkpoint(run, which, weights_only=True).params
     return run, LanguageModel(run.config, params, run.vocabulary).to(device)
-
-
-def versions() -> dict[str, str]:
-    """Of what computes, by name."""
-    own, python = minilstm.__version__, platform.python_version()
-    return {"minilstm": own, "numpy": np.__version__, "python": python}
 
 
 def blas_threads() -> int | None:

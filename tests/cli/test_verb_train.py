@@ -286,5 +286,5 @@ def test_what_does_not_fit_the_other_run_is_named(train, cli, folder, flags, mes
 
 def test_the_preset_files_are_toml_for_other_readers_too():
     for name in settings.preset_names():
-        text = (settings.resources.files("minilstm") / "presets" / f"{name}.toml").read_text()
+        text = (settings.PRESETS / f"{name}.toml").read_text()
         assert tomllib.loads(text).keys() <= settings.TABLES.keys()
