@@ -21,8 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
 
     def work() -> None:
-        parser = cli.Parser("LSTM language models: train, sample, measure, look inside.")
-        parser.prog = "minilstm"
+        does = "LSTM language models: train, sample, measure, look inside."
+        parser = cli.Parser(does, prog="minilstm")
         parser.add_argument("--version", action="version", version=f"minilstm {__version__}")
         verbs = parser.add_subparsers(metavar="VERB", required=True)
         for name, verb in _VERBS.items():
@@ -31,12 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             verb.add_flags(of_verb)
             of_verb.set_defaults(main=verb.main)
         args = parser.parse_args(arguments)
-        logger, handler = logging.getLogger("minilstm"), _ToldOnce()
-        logger.addHandler(handler)
-        try:
-            args.main(args)
-        finally:
-            logger.removeHandler(handler)
+        logging.getLogger("minilstm").handlers = [_ToldOnce()]
+        args.main(args)
 
     cli.run(work)
 

@@ -21,12 +21,9 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
+import minilstm as ml
 from minilstm.errors import InputError, check_positive_int, quote
-from minilstm.model import ModelConfig
-from minilstm.text.corpora import Corpus, load_corpus
-from minilstm.text.tokens import Normalisation
 from minilstm.text.vocabulary import Vocabulary
-from minilstm.train_config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -60,12 +57,12 @@ class DataConfig:
         if self.level not in ("char", "word"):
             raise InputError(f"level must be char or word, got {quote(self.level)}")
 
-    def load(self, vocab: Vocabulary | None = None) -> Corpus:
+    def load(self, vocab: Vocabulary | None = None) -> ml.Corpus:
         """The text; numbered by `vocab`, if there is one already. Raises as `load_corpus`."""
-        return load_corpus(
+        return ml.load_corpus(
             self.data, self.level, val_path=self.val_data, tokenizer=self.tokenizer,
             min_count=self.min_count, unknown=self.unknown, vocab=vocab,
-            normalisation=Normalisation(self.lower, self.collapse_whitespace, self.keep),
+            normalisation=ml.Normalisation(self.lower, self.collapse_whitespace, self.keep),
         )  # fmt: skip
 
 
@@ -101,7 +98,7 @@ class SampleConfig:
     top_p: float | None = None
 
 
-TABLES: dict[str, type] = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig,
+TABLES: dict[str, type] = {"data": DataConfig, "model": ml.ModelConfig, "train": ml.TrainConfig,
                            "run": RunConfig, "sample": SampleConfig}  # fmt: skip
 PRESETS = Path(__file__).parent / "presets"
 _HOW_LONG = {"steps", "epochs", "minutes"}  # one of them replaces the others
@@ -119,21 +116,19 @@ _KINDS: dict[type, tuple[str, Callable[[str], Any]]] = {
 @functools.cache
 def setting_types() -> dict[str, tuple[str, tuple[type, ...]]]:
     """Every setting's name -> (its table, the types it may have), in the order of the tables."""
-    return {
-        name: (table, typing.get_args(kind) or (kind,))
-        for table, config in TABLES.items()
-        for name, kind in typing.get_type_hints(config).items()
-        if name != "vocab_size"
-    }
+    return {name: (table, typing.get_args(kind) or (kind,))
+            for table, config in TABLES.items()
+            for name, kind in typing.get_type_hints(config).items()
+            if name != "vocab_size"}  # fmt: skip
 
 
 @functools.cache
 def helps() -> dict[str, str]:
     """Every setting's help: what the docstring of its config says of it."""
     docs = "\n".join(inspect.getdoc(config) or "" for config in TABLES.values())
-    entries = re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", docs, re.MULTILINE)
-    told = {name: " ".join(text.split()).removesuffix(".") for name, text in entries}
-    return {name: told[name] for name in setting_types()}
+    names = "|".join(setting_types())
+    entries = re.findall(rf"^    ({names}): (.+(?:\n {{8}}.+)*)", docs, re.MULTILINE)
+    return {name: " ".join(text.split()).removesuffix(".") for name, text in entries}
 
 
 def defaults() -> dict[str, Any]:
@@ -216,14 +211,14 @@ def to_toml(settings: Mapping[str, Any]) -> str:
     [train]
     clip = "none"
     """
-    blocks = []
+    text = ""
     for table in TABLES:
         if own := of_table(table, settings):
-            # JSON's values are TOML's, but for null and one of the control characters.
-            values = {k: json.dumps("none" if v is None else v, ensure_ascii=False)
-                      .replace("\x7f", "\\u007f") for k, v in own.items()}  # fmt: skip
-            blocks.append("\n".join([f"[{table}]", *(f"{k} = {v}" for k, v in values.items())]))
-    return "\n\n".join(blocks)
+            text += f"\n[{table}]\n"
+        for name, value in own.items():
+            value = "none" if value is None else value
+            text += f"{name} = {json.dumps(value, ensure_ascii=False)}\n"
+    return text.strip().replace("\x7f", "\\u007f")  # JSON writes as it is what TOML must escape
 
 
 def check_recorded(settings: object, where: object) -> dict[str, Any]:
@@ -306,22 +301,19 @@ def given(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         InputError: a name or value is wrong, or a flag and --set say different things.
     """
-    for pair in args.set:
-        if "=" not in pair:
-            raise InputError(f"--set must be like hidden_size=128, got {quote(pair)}")
-    pairs = [pair.split("=", 1) for pair in args.set]
-    flags = [(name, spell(v)) for name, v in vars(args).items() if name in setting_types()]
+    pairs = [pair.partition("=") for pair in args.set]
+    flags = [(name, "=", spell(v)) for name, v in vars(args).items() if name in setting_types()]
     said: dict[str, Any] = {}
-    for name, text in (*pairs, *flags):
+    for name, equals, text in (*pairs, *flags):
+        if not equals:
+            raise InputError(f"--set must be like hidden_size=128, got {quote(name)}")
         value = parse(name, text)
         first, second = spell(said.setdefault(name, value)), spell(value)
         if first != second:
             raise InputError(f"{name} must be said once, got {first} and {second}")
-    return merge(
-        read_preset(args.preset) if args.preset is not None else {},
-        read_toml(args.config) if args.config is not None else {},
-        said,
-    )
+    preset = read_preset(args.preset) if args.preset is not None else {}
+    config = read_toml(args.config) if args.config is not None else {}
+    return merge(preset, config, said)
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -341,8 +333,7 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
 def complete(settings: Mapping[str, Any]) -> dict[str, Any]:
     """All settings, in the order of the tables: those given, and the defaults of the others."""
     if "data" not in settings:
-        wanted = "a text file or a corpus's name, a preset or a config that has one"
-        raise InputError(f"data must be given: {wanted}")
+        raise InputError("data must be given: a file or corpus, or a preset or config that has one")
     merged = merge(defaults(), settings)
     return {name: merged.get(name) for name in setting_types()}
 
@@ -351,8 +342,7 @@ def check_same(recorded: Mapping[str, Any], given: Mapping[str, Any], owner: str
     """Raise an InputError if a setting is given that differs from the recorded one."""
     for name, value in given.items():
         if name in recorded and value != recorded[name]:
-            was, got = spell(recorded[name]), spell(value)
-            raise InputError(f"{name}: {owner} has {was}, got {got}")
+            raise InputError(f"{name}: {owner} has {spell(recorded[name])}, got {spell(value)}")
 
 
 def _wanted(name: str) -> str:

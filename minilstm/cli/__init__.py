@@ -8,18 +8,13 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from minilstm.errors import InputError, printable
+from minilstm.training import NonFiniteError
+
+Args = argparse.Namespace
 
 
 class FailedError(Exception):
     """The work was begun and failed; the message is one line, and the exit code 1."""
-
-
-class Interrupted(KeyboardInterrupt):
-    """A signal ended the work: exit with 128 + its number."""
-
-    def __init__(self, signal_number: int, message: str = "") -> None:
-        super().__init__(message)
-        self.code = 128 + signal_number
 
 
 def run(main: Callable[[], None]) -> NoReturn:
@@ -30,8 +25,8 @@ def run(main: Callable[[], None]) -> NoReturn:
     Args:
         main: takes nothing, returns nothing.
     Raises:
-        SystemExit: always: 0, main returned; 2, bad input (InputError); 1, it failed (FailedError)
-            or the system refused (OSError, MemoryError); 130 and 143, interrupted.
+        SystemExit: always: 0, main returned; 2, bad input (InputError); 1, it failed (FailedError,
+            NonFiniteError) or the system refused (OSError, MemoryError); 130 and 143, interrupted.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # a character its encoding lacks is no reason
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -42,11 +37,11 @@ def run(main: Callable[[], None]) -> NoReturn:
     except BrokenPipeError:  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains when it flushes
         sys.exit(1)
-    except KeyboardInterrupt as error:
-        _fail(str(error) or "interrupted", getattr(error, "code", 130))
+    except KeyboardInterrupt as error:  # what a signal's handler raised has a message and a code
+        _fail(*(error.args or ("interrupted", 130)))
     except InputError as error:
         _fail(str(error), 2)
-    except (FailedError, OSError, MemoryError) as error:
+    except (FailedError, NonFiniteError, OSError, MemoryError) as error:
         _fail(str(error) or type(error).__name__, 1)
 
 

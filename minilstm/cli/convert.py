@@ -5,19 +5,15 @@ convert RUN --to torch --out F.safetensors writes the state dict of the equivale
 --out NEWRUN reads one back, with the shape, vocabulary and settings of RUN.
 """
 
-import argparse
 from pathlib import Path
 
-import numpy as np
-
+import minilstm as ml
 from minilstm.checkpoint import holds_run, read_run, save_model
-from minilstm.cli import show
+from minilstm.cli import Args, Parser, show
 from minilstm.cli.runs import load_run
-from minilstm.errors import InputError
-from minilstm.torch_weights import from_torch_state_dict, to_torch_state_dict
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
+def add_flags(parser: Parser) -> None:
     parser.add_argument("source", metavar="RUN|FILE", help="what to convert")
     direction = parser.add_mutually_exclusive_group(required=True)
     direction.add_argument("--to", choices=("torch",), help="from a run's best weights")
@@ -26,40 +22,28 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="FILE|RUN", required=True, help="where to")
 
 
-def main(args: argparse.Namespace) -> None:
-    from safetensors.numpy import save
+def main(args: Args) -> None:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file, save
 
     out = Path(args.out)
-    if args.to and args.like is not None:
-        raise InputError(f"--like goes with --from, got --to and --like {args.like}")
+    if (args.like is None) is (args.to is None):
+        got = f"got --from {args.from_} and --like {args.like}"
+        raise ml.InputError(f"--from and --like, a run of the same model, go together, {got}")
     if args.to and out.is_dir():
-        raise InputError(f"--out must be a file, got the folder {args.out!r}")
+        raise ml.InputError(f"--out must be a file, got the folder {args.out!r}")
     if args.to:
         _, model = load_run(args.source, "cpu")
-        out.write_bytes(save(to_torch_state_dict(model.params, model.config)))
-    elif args.like is None:
-        raise InputError("--from needs --like, a run of the same model")
+        out.write_bytes(save(ml.to_torch_state_dict(model.params, model.config)))
     elif holds_run(out):
-        raise InputError(f"--out must be a new folder, {out} holds a run already")
+        raise ml.InputError(f"--out must be a new folder, {out} holds a run already")
     else:
         run = read_run(args.like)
-        params = from_torch_state_dict(_read_tensors(Path(args.source)), run.config)
+        try:
+            tensors = load_file(args.source)
+        except (OSError, SafetensorError, TypeError) as error:  # TypeError: a type NumPy lacks
+            wanted = "want a safetensors file with tensors of F32 or F64"
+            raise ml.InputError(f"{wanted}, but {args.source!r} is none: {error}") from None
+        params = ml.from_torch_state_dict(tensors, run.config)
         save_model(out, run.config, params, run.vocabulary, run.extra)
     show(args.out)
-
-
-def _read_tensors(path: Path) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise InputError(f"want a safetensors file, but {str(path)!r} is none")
-    tensors: dict[str, np.ndarray] = {}
-    try:
-        with safe_open(path, framework="numpy") as file:
-            for name in file.keys():  # noqa: SIM118
-                if (dtype := file.get_slice(name).get_dtype()) not in ("F32", "F64"):
-                    raise InputError(f"{path}: {name} must be F32 or F64, got {dtype}")
-                tensors[name] = file.get_tensor(name)
-    except SafetensorError as error:
-        raise InputError(f"{str(path)!r} is not a safetensors file: {error}") from None
-    return tensors

@@ -1,26 +1,23 @@
 """List, fetch and verify the corpora that have a name.
 
-MINILSTM_DATA names a folder that holds their files; without it they are downloaded into a cache
-folder. A file is known by its SHA-256.
+list shows the corpora and their files; fetch downloads what is missing; verify compares every
+SHA-256, by which a file is known, and exits with 1 if one is missing or wrong; path says where the
+files are. MINILSTM_DATA names a folder that holds them; without it they are downloaded into a cache
+folder.
 """
 
-import argparse
-
-from minilstm.cli import FailedError, show
+from minilstm.cli import Args, FailedError, Parser, show
 from minilstm.text.downloads import CORPORA, corpus_files, data_folder, fetch, verify
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "action", choices=("list", "fetch", "verify", "path"),
-        help="list: corpora and their files; fetch: download what is missing; verify: compare "
-        "every SHA-256, exit 1 if a file is missing or wrong; path: where the files are",
-    )  # fmt: skip
-    parser.add_argument("corpus", metavar="NAME", nargs="?", help=f"one of {', '.join(CORPORA)}; "
-                        "otherwise all")  # fmt: skip
+def add_flags(parser: Parser) -> None:
+    corpora = ", ".join(CORPORA)
+    actions = ("list", "fetch", "verify", "path")
+    parser.add_argument("action", choices=actions, help="see above")
+    parser.add_argument("corpus", metavar="NAME", nargs="?", help=f"{corpora}; otherwise all")
 
 
-def main(args: argparse.Namespace) -> None:
+def main(args: Args) -> None:
     files = {name: corpus_files(name) for name in ([args.corpus] if args.corpus else CORPORA)}
     if args.action == "list":
         for name, of_corpus in files.items():

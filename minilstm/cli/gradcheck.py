@@ -4,28 +4,27 @@ Compares every entry of every gradient of a small model with the complex step an
 differences. examples/check_gradients.py asks the same, and draws how the error depends on ε.
 """
 
-import argparse
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 import minilstm as ml
-from minilstm.cli import FailedError, show
+from minilstm.cli import Args, FailedError, Parser, show
 from minilstm.errors import check_count, check_positive_int
 from minilstm.gradcheck import Arrays, GradientError, Report
 
+Problem = tuple[Any, Arrays, Arrays]  # f, where to ask for it, its gradients there
 VERDICT = """every entry passes: complex step within 1e-12 of the tensor's largest gradient,
 central differences within 1e-9 + 1e-5 · |gradient|"""
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
+def add_flags(parser: Parser) -> None:
     parser.add_argument("--layers", type=int, default=2, help="L")
     parser.add_argument("--one-hot", action="store_true", help="one-hot input, no embedding")
     parser.add_argument("--seed", type=int, default=0, help="of weights, ids and states")
 
 
-def main(args: argparse.Namespace) -> None:
+def main(args: Args) -> None:
     problem = random_problem(args)
     exact = ml.gradcheck.complex_step(*problem, raise_on_failure=False)
     quotient = ml.gradcheck.central_differences(*problem, raise_on_failure=False)
@@ -38,9 +37,7 @@ def main(args: argparse.Namespace) -> None:
     show(VERDICT)
 
 
-def random_problem(
-    args: argparse.Namespace,
-) -> tuple[Callable[[dict[str, Any]], Any], Arrays, Arrays]:
+def random_problem(args: Args) -> Problem:
     """A model's loss as a function, where to ask for it, and the gradients that backward makes.
 
     They are what `minilstm.gradcheck`'s checks take; the sizes are shown.

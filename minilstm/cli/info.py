@@ -3,39 +3,35 @@
 The settings are given as to train; the memory is what a training step takes.
 """
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import asdict
 
 import numpy as np
 
+import minilstm as ml
 from minilstm import settings
-from minilstm.backend import choose_device
 from minilstm.checkpoint import has_checkpoint, read_checkpoint, read_run
-from minilstm.cli import runs, show
-from minilstm.errors import InputError
+from minilstm.cli import Args, Parser, runs, show
 from minilstm.memory import estimate_memory
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.usage = ("minilstm info [RUN]\n       minilstm info [--preset P] [--config FILE] "
-                    "[--set KEY=VALUE ...] [any setting]")  # fmt: skip
+def add_flags(parser: Parser) -> None:
+    parser.usage = "%(prog)s [RUN | [--preset P] [--config FILE] [--set KEY=VALUE ...] [settings]]"
     parser.add_argument("run", metavar="RUN", help="the folder of a run", nargs="?")
     settings.add_flags(parser)
 
 
-def main(args: argparse.Namespace) -> None:
+def main(args: Args) -> None:
     given = settings.given(args)
-    device, threads = choose_device(given.get("device")), runs.blas_threads()
+    device, threads = ml.choose_device(given.pop("device", None)), runs.blas_threads()
     lines = [", ".join(f"{name} {version}" for name, version in runs.VERSIONS.items()),
              f"device: {device}; threads of matrix products: {threads}"]  # fmt: skip
-    about_settings = bool(given.keys() - {"device"})
-    if args.run is not None and about_settings:
-        raise InputError(f"want a run or settings, got {args.run} and {', '.join(given)}")
+    if args.run is not None and given:
+        raise ml.InputError(f"want a run or settings, got {args.run} and {', '.join(given)}")
     if args.run is not None:
         lines += _of_run(args.run)
-    elif about_settings:
-        lines += runs.prepare(given).lines()
+    elif given:
+        lines += runs.prepare(given | {"device": device}).lines()
     show("\n".join(lines))
 
 

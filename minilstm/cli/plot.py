@@ -4,32 +4,30 @@ loss is that of its metrics.csv; gates, what those of the top layer do while it 
 gradient-flow, how large the gradient of the last token's loss is at each earlier step.
 """
 
-import argparse
 from typing import Any
 
+import minilstm as ml
 from minilstm import plots
 from minilstm.checkpoint import read_run
-from minilstm.cli import runs, show
-from minilstm.errors import InputError
+from minilstm.cli import Args, Parser, runs, show
 from minilstm.metrics import read_rows
-from minilstm.model import forward_with_cache
 
+_PICTURES = ("loss", "gates", "gradient-flow")
 _LABELLED = 40  # tokens, more than which gates cannot label
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    pictures = ("loss", "gates", "gradient-flow")
+def add_flags(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="the folder of a run")
-    parser.add_argument("--what", choices=pictures, required=True, help="the picture")
+    parser.add_argument("--what", choices=_PICTURES, required=True, help="the picture")
     parser.add_argument("--out", metavar="FILE", required=True, help=".png, .svg or .pdf")
     parser.add_argument("--text", help="what the model reads; otherwise what it writes itself")
 
 
-def main(args: argparse.Namespace) -> None:
+def main(args: Args) -> None:
     plots.check_path(args.out)
     if args.what == "loss":
         if args.text is not None:
-            raise InputError("--text has no part in --what loss")
+            raise ml.InputError("--text has no part in --what loss")
         run = read_run(args.run)
         unigram = runs.read_record(run).get("unigram_entropy")
         rows = read_rows(run.path / "metrics.csv")
@@ -37,8 +35,8 @@ def main(args: argparse.Namespace) -> None:
     elif args.what == "gates":
         model, ids = _read(args, least=1, write=15)
         if len(ids) > _LABELLED:
-            raise InputError(f"--what gates can label {_LABELLED} tokens, got {len(ids)}")
-        _, _, cache = forward_with_cache(model.params, model.config, ids[:, None])
+            raise ml.InputError(f"--what gates can label {_LABELLED} tokens, got {len(ids)}")
+        _, _, cache = ml.forward_with_cache(model.params, model.config, ids[:, None])
         ax = plots.gates([model.vocab.symbols[id] for id in ids], cache)[0]
     else:
         model, ids = _read(args, least=3, write=80)
@@ -46,7 +44,7 @@ def main(args: argparse.Namespace) -> None:
     show(str(plots.save(ax, args.out)))
 
 
-def _read(args: argparse.Namespace, least: int, write: int) -> tuple[Any, Any]:
+def _read(args: Args, least: int, write: int) -> tuple[Any, Any]:
     """The model, and what it is to read as ids: the text, or as many tokens as it is to write."""
     run, model = runs.load_run(args.run, "cpu")
     text = args.text
@@ -54,5 +52,5 @@ def _read(args: argparse.Namespace, least: int, write: int) -> tuple[Any, Any]:
         text = model.generate(runs.first_token(run), write, seed=0)
     ids = model.vocab.encode(text)
     if len(ids) < least:
-        raise InputError(f"--text must have at least {least} tokens, got {len(ids)}")
+        raise ml.InputError(f"--text must have at least {least} tokens, got {len(ids)}")
     return model, ids

@@ -9,20 +9,13 @@ from typing import Any
 
 import numpy as np
 
-import minilstm
+import minilstm as ml
 from minilstm import checkpoint, settings, training
-from minilstm.backend import choose_device
-from minilstm.checkpoint import Run
 from minilstm.errors import InputError, check_positive_int, quote
 from minilstm.generation import check_sampling
-from minilstm.language_model import LanguageModel
 from minilstm.memory import estimate_memory
-from minilstm.model import ModelConfig
-from minilstm.text.corpora import Corpus
-from minilstm.text.vocabulary import Vocabulary
-from minilstm.train_config import TrainConfig
 
-VERSIONS = {"minilstm": minilstm.__version__, "numpy": np.__version__,
+VERSIONS = {"minilstm": ml.__version__, "numpy": np.__version__,
             "python": platform.python_version()}  # fmt: skip
 _MOST = 1 << 48  # bytes; more is a slip of the keyboard
 
@@ -44,9 +37,9 @@ class Setup:
     """
 
     settings: dict[str, Any]
-    corpus: Corpus
-    model: ModelConfig
-    train: TrainConfig
+    corpus: ml.Corpus
+    model: ml.ModelConfig
+    train: ml.TrainConfig
     device: str
     dtype: np.dtype[Any]
     batch: tuple[int, int]
@@ -74,42 +67,34 @@ class Setup:
             yield f"{steps:,} steps, {epochs:.3g} epochs, on {self.device}"
 
 
-def size_lines(
-    model: ModelConfig, batch: tuple[int, int], dtype: np.dtype[Any], memory: dict[str, int]
-) -> Iterator[str]:
+def size_lines(model: ml.ModelConfig, batch: tuple[int, int], dtype: np.dtype[Any],
+               memory: dict[str, int]) -> Iterator[str]:  # fmt: skip
     """How large a model is, and what a training step with it takes."""
     yield f"{sum(map(math.prod, model.parameter_shapes().values())):,} parameters, {dtype}"
-    parts = ", ".join(f"{k} {in_bytes(size)}" for k, size in memory.items() if k != "total")
-    tokens = " x ".join(map(str, batch))
-    yield f"memory of a training step with {tokens} tokens: {in_bytes(memory['total'])} ({parts})"
+    sizes = {name: f"{size / 1e6:,.1f} MB" for name, size in memory.items()}
+    B, T, total = *batch, sizes.pop("total")
+    parts = ", ".join(f"{name} {size}" for name, size in sizes.items())
+    yield f"memory of a training step with {B} x {T} tokens: {total} ({parts})"
 
 
-def in_bytes(size: int) -> str:
-    """
-    >>> in_bytes(2_500_000), in_bytes(7_140_000_000)
-    ('2.5 MB', '7.1 GB')
-    """
-    return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"
-
-
-def prepare(given: Mapping[str, Any], vocab: Vocabulary | None = None) -> Setup:
+def prepare(given: Mapping[str, Any], source: checkpoint.Run | None = None) -> Setup:
     """Complete the settings with the defaults, read the text and check all there is to check.
 
     Args:
         given: flat settings, `data` among them.
-        vocab: numbers the text; None makes a vocabulary from it.
+        source: a run whose vocabulary numbers the text; None makes one from it.
     Raises:
         InputError: whatever is wrong with them.
     """
-    flat = settings.complete(given)
+    flat, vocab = settings.complete(given), source.vocabulary if source is not None else None
     own = {table: settings.of_table(table, flat) for table in settings.TABLES}
-    train, run = TrainConfig(**own["train"]), settings.RunConfig(**own["run"])
-    ModelConfig(vocab_size=1, **own["model"])  # may be refused before the text is read
-    device, dtype = choose_device(run.device), np.dtype(run.dtype)
+    train, run = ml.TrainConfig(**own["train"]), settings.RunConfig(**own["run"])
+    ml.ModelConfig(vocab_size=1, **own["model"])  # may be refused before the text is read
+    device, dtype = ml.choose_device(run.device), np.dtype(run.dtype)
     corpus = settings.DataConfig(**own["data"]).load(vocab)
     if (tokens := len(corpus.train)) < 2:
         raise InputError(f"need a text of at least 2 tokens to train on, got {tokens}")
-    model = ModelConfig(vocab_size=len(corpus.vocab), **own["model"])
+    model = ml.ModelConfig(vocab_size=len(corpus.vocab), **own["model"])
     check_sampling(**own["sample"], V=model.vocab_size)
     B, T = train.batch_size, min(train.seq_len, tokens - 1)
     if train.batching != "random":
@@ -122,27 +107,22 @@ def prepare(given: Mapping[str, Any], vocab: Vocabulary | None = None) -> Setup:
     return Setup(flat, corpus, model, train, device, dtype, (B, T), memory)
 
 
-def record(
-    setup: Setup, total_steps: int, init_from: str | None, threads: int | None
-) -> dict[str, Any]:
+def record(setup: Setup, total_steps: int, init_from: str | None,
+           threads: int | None) -> dict[str, Any]:  # fmt: skip
     """The entries of config.json for a run that begins now."""
     corpus = setup.corpus
     return {
-        "settings": setup.settings,
-        "total_steps": total_steps,
+        "settings": setup.settings, "total_steps": total_steps,
         "init_from": init_from,  # the run whose weights it began with
-        "corpus": corpus.name,  # or path
-        "text": _digests(corpus),  # the text is known again wherever it lies
-        "notes": list(corpus.notes),
+        "corpus": corpus.name, "notes": list(corpus.notes),
+        "text": _digests(corpus),  # it is known again wherever it lies
         "unigram_entropy": corpus.unigram_entropy(),
         "first_token": corpus.vocab.decode(corpus.train[:1]),  # samples begin with it
-        "versions": VERSIONS,
-        "device": setup.device,
-        "threads": threads,
-    }
+        "versions": VERSIONS, "device": setup.device, "threads": threads,
+    }  # fmt: skip
 
 
-def read_record(run: Run, needed: bool = False) -> dict[str, Any]:
+def read_record(run: checkpoint.Run, needed: bool = False) -> dict[str, Any]:
     """What `record` wrote; where it is not needed, {} of a run that a program began.
 
     Raises:
@@ -161,42 +141,38 @@ def read_record(run: Run, needed: bool = False) -> dict[str, Any]:
     return extra | {"settings": settings.check_recorded(extra["settings"], where)}
 
 
-def first_token(run: Run) -> str:
+def first_token(run: checkpoint.Run) -> str:
     """With which a sample begins: the training text's first token, or else a symbol."""
     vocab = run.vocabulary
     symbols = (symbol for symbol in vocab.symbols if symbol != vocab.unknown)
     return str(read_record(run).get("first_token", next(symbols, vocab.symbols[0])))
 
 
-def check_text(recorded: Mapping[str, Any], corpus: Corpus) -> None:
+def check_text(recorded: Mapping[str, Any], corpus: ml.Corpus) -> None:
     """Raise an InputError unless the corpus is the text that the run was begun with."""
-    was, got = quote(recorded["corpus"]), quote(corpus.name)
-    if _digests(corpus) == recorded["text"]:
-        return
-    if was == got:
-        raise InputError(f"data: {got} has changed since the run was begun")
-    raise InputError(f"data: the run has {was}, got {got}, which is another text")
+    if _digests(corpus) != recorded["text"]:
+        was, got = quote(recorded["corpus"]), quote(corpus.name)
+        another = f"the run has {was}, got {got}, which is another text"
+        changed = f"{got} has changed since the run was begun"
+        raise InputError(f"data: {changed if was == got else another}")
 
 
-def _digests(corpus: Corpus) -> dict[str, str]:
+def _digests(corpus: ml.Corpus) -> dict[str, str]:
     """Part -> SHA-256 of its ids, the same on every machine."""
     parts = {"train": corpus.train, "valid": corpus.valid, "test": corpus.test}
-    return {
-        part: hashlib.sha256(ids.astype(ids.dtype.newbyteorder("<"), copy=False).data).hexdigest()
-        for part, ids in parts.items()
-        if ids is not None
-    }
+    there = {part: ids for part, ids in parts.items() if ids is not None}
+    same = {part: ids.astype(ids.dtype.newbyteorder("<")) for part, ids in there.items()}
+    return {part: hashlib.sha256(ids.data).hexdigest() for part, ids in same.items()}
 
 
-def load_run(path: str, device: str | None) -> tuple[Run, LanguageModel]:
+def load_run(path: str, device: str | None) -> tuple[checkpoint.Run, ml.LanguageModel]:
     """A run and its best model, or its last where none is the best yet."""
-    device = choose_device(device)
     run = checkpoint.read_run(path)
     which: checkpoint.Pointer = "best" if checkpoint.has_checkpoint(run, "best") else "last"
     if not checkpoint.has_checkpoint(run, which):
         raise InputError(f"{path} holds no checkpoint yet")
     params = checkpoint.read_checkpoint(run, which, weights_only=True).params
-    return run, LanguageModel(run.config, params, run.vocabulary).to(device)
+    return run, ml.LanguageModel(run.config, params, run.vocabulary).to(ml.choose_device(device))
 
 
 def blas_threads() -> int | None:

@@ -3,14 +3,12 @@
 Control characters but newline and tab are spelled out, as \\x1b, whatever the training text held.
 """
 
-import argparse
-
 from minilstm import settings
-from minilstm.cli import runs, tell
+from minilstm.cli import Args, Parser, runs, tell
 from minilstm.errors import printable
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
+def add_flags(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="the folder of a run")
     parser.add_argument("--prompt", metavar="TEXT", help="what to continue; otherwise the first "
                         "token of the training text")  # fmt: skip
@@ -24,15 +22,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help=settings.helps()["device"])
 
 
-def main(args: argparse.Namespace) -> None:
+def main(args: Args) -> None:
     run, model = runs.load_run(args.run, args.device)
     flat = runs.read_record(run).get("settings", settings.defaults())
     how = settings.of_table("sample", flat)
     how |= {name: settings.parse(name, getattr(args, name)) for name in how if name in args}
     prompt = args.prompt if args.prompt is not None else runs.first_token(run)
-    pieces = model.stream(
-        prompt, args.length, greedy=args.greedy, stop=args.stop, seed=args.seed, **how
-    )
+    how |= {"greedy": args.greedy, "stop": args.stop, "seed": args.seed}
+    pieces = model.stream(prompt, args.length, **how)
     tokens = (token for tokens in model.vocab.tokens([prompt]) for token in tokens)
     if strange := sorted({token for token in tokens if token not in model.vocab}):
         tell(f"outside the vocabulary, read as {model.vocab.unknown}: {' '.join(strange)}")
