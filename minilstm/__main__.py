@@ -1,4 +1,7 @@
-"""The command line: minilstm = python -m minilstm."""
+"""LSTM language models: train, sample, measure, look inside.
+
+The command line: minilstm = python -m minilstm.
+"""
 
 import functools
 import logging
@@ -21,8 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
 
     def work() -> None:
-        does = "LSTM language models: train, sample, measure, look inside."
-        parser = cli.Parser(does, prog="minilstm")
+        parser = cli.Parser(__doc__, prog="minilstm")
         parser.add_argument("--version", action="version", version=f"minilstm {__version__}")
         verbs = parser.add_subparsers(metavar="VERB", required=True)
         for name, verb in _VERBS.items():

@@ -41,7 +41,8 @@ def main(args: Args) -> None:
         run = read_run(args.like)
         try:
             tensors = load_file(args.source)
-        except (OSError, SafetensorError, TypeError) as error:  # TypeError: a type NumPy lacks
+        except (OSError, SafetensorError, TypeError, AttributeError) as error:
+            # NumPy lacks some of the format's types: TypeError, AttributeError
             wanted = "want a safetensors file with tensors of F32 or F64"
             raise ml.InputError(f"{wanted}, but {args.source!r} is none: {error}") from None
         params = ml.from_torch_state_dict(tensors, run.config)

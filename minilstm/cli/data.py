@@ -12,8 +12,7 @@ from minilstm.text.downloads import CORPORA, corpus_files, data_folder, fetch, v
 
 def add_flags(parser: Parser) -> None:
     corpora = ", ".join(CORPORA)
-    actions = ("list", "fetch", "verify", "path")
-    parser.add_argument("action", choices=actions, help="see above")
+    parser.add_argument("action", choices=("list", "fetch", "verify", "path"), help="see above")
     parser.add_argument("corpus", metavar="NAME", nargs="?", help=f"{corpora}; otherwise all")
 
 

@@ -10,8 +10,7 @@ from minilstm.errors import printable
 
 def add_flags(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="the folder of a run")
-    parser.add_argument("--prompt", metavar="TEXT", help="what to continue; otherwise the first "
-                        "token of the training text")  # fmt: skip
+    parser.add_argument("--prompt", metavar="TEXT", help="else the training text's first token")
     parser.add_argument("--length", type=int, default=200, metavar="N", help="tokens to add")
     for name in settings.of_table("sample", settings.setting_types()):
         settings.add_flag(parser, name, otherwise="the run's setting")
