@@ -1,6 +1,6 @@
-"""Check every gradient numerically: is the backward pass right?
+"""Check every gradient numerically.
 
-Compares every entry of every gradient of a small model with the complex step and with central
+Every entry of every gradient of a small model is compared with the complex step and with central
 differences. examples/check_gradients.py asks the same, and draws how the error depends on ε.
 """
 

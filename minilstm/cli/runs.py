@@ -20,8 +20,10 @@ VERSIONS = {"minilstm": ml.__version__, "numpy": np.__version__,
 _MOST = 1 << 48  # bytes; more is a slip of the keyboard
 
 # Of the entries that `minilstm train` adds to config.json those that are read back, and their types
-_READ_BACK = {"settings": dict, "total_steps": int, "init_from": str | None, "corpus": str,
-              "text": dict, "unigram_entropy": float, "first_token": str, "threads": int | None}  # fmt: skip
+_READ_BACK: dict[str, Any] = {
+    "settings": dict, "total_steps": int, "init_from": str | None, "corpus": str, "text": dict,
+    "unigram_entropy": float, "first_token": str, "threads": int | None,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ def add_flags(parser: Parser) -> None:
     parser.usage = ("%(prog)s [--preset P] [--config FILE] [--set KEY=VALUE ...] [settings]\n"
                     "       [--out DIR] [--resume | --force] [--init-from RUN] [--dry-run]")
     parser.add_argument("--out", metavar="DIR", help="a folder; otherwise runs/PRESET or runs/DATA")
-    parser.add_argument("--init-from", metavar="RUN", help="begin at its best weights and settings")
+    parser.add_argument("--init-from", metavar="RUN", help="with its best weights and its settings")
     exclusive = parser.add_mutually_exclusive_group()
     exclusive.add_argument("--resume", action="store_true", help="go on with the run in --out")
     exclusive.add_argument("--force", action="store_true", help="overwrite the run in --out")
