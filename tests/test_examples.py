@@ -21,6 +21,7 @@ from minilstm import cli, gradcheck, optim, plots
 PACKAGE = Path(ml.__file__).parent
 EXAMPLES = Path(__file__).parents[1] / "examples"
 HELLO, SHAKESPEARE, GRADIENTS = "train_hello.py", "train_shakespeare.py", "check_gradients.py"
+WORD_MODEL = "train_words.py"
 
 
 def command(script, *arguments, folder, **environment):
@@ -150,7 +151,7 @@ runpy.run_path({str(EXAMPLES / HELLO)!r}, run_name="__main__")
     assert not loaded & {"matplotlib", "tqdm", "torch", "cupy", "scipy", "PIL"}
 
 
-@pytest.mark.parametrize("script", [HELLO, SHAKESPEARE, GRADIENTS])
+@pytest.mark.parametrize("script", [HELLO, SHAKESPEARE, WORD_MODEL, GRADIENTS])
 def test_help_says_what_the_script_is_for_and_names_the_defaults(call, script):
     code, out, err = call(script, "--help")
     assert (code, err) == (0, "")
@@ -271,6 +272,33 @@ def test_a_text_of_one_symbol_is_learnt_already(call, tmp_path):
     assert re.fullmatch(LAST_LINE.format("validation"), out.splitlines()[-1])[1] == "0.0000"
 
 
+# --- train_words.py
+
+
+def test_a_word_model_learns_to_do_better_than_word_frequencies(text, tmp_path):
+    done = command(
+        WORD_MODEL, "--data", text, "--steps", "60", "--hidden-size", "16", folder=tmp_path
+    )
+    assert done.returncode == 0
+    assert f"perplexity of a uniform guess: {len(WORDS) + 1}; " in done.stdout  # and <unk>
+    first, *_, last = map(float, re.findall(r"training (\S+)  perplexity", done.stdout))
+    assert last < first - 0.1
+    loss, perplexity = re.search(r" (\S+) nats per word, perplexity (\S+),", done.stdout).groups()
+    assert float(perplexity) == pytest.approx(math.exp(float(loss)), abs=0.06)
+    assert float(perplexity) < len(WORDS) + 0.5  # the words are drawn at random: 7 is the best
+    for sample in re.findall(r"temperature \S+ ---\n(.*)\n", done.stdout):
+        assert len(sample.split()) == 61
+        assert set(sample.split()) <= {word.strip() for word in WORDS}
+
+
+def test_a_word_model_prints_the_same_lines_for_the_same_seed(call, text):
+    def lines(seed):
+        small = ("--data", text, "--steps", "5", "--hidden-size", "8", "--seed", seed)
+        return call(WORD_MODEL, *small)[1]
+
+    assert lines("3") == lines("3") != lines("4")
+
+
 # --- check_gradients.py
 
 
@@ -363,6 +391,10 @@ BAD_INPUT = [
     (SHAKESPEARE, (*TEXT, "--picture", "x.xyz"), PICTURE, "got 'x.xyz'"),
     (SHAKESPEARE, (*TEXT, "--picture", "good.txt/x.png"), PLACE, "got 'good.txt/x.png'"),
     (SHAKESPEARE, (*TEXT, "--hidden", "8"), "unrecognized arguments", "--hidden 8"),
+    (WORD_MODEL, (*TEXT, "--steps", "0"), "--steps must be a positive integer", "got 0"),
+    (WORD_MODEL, ("--data", "wikitext"), "wikitext2", "got 'wikitext'"),
+    (WORD_MODEL, ("--data", "empty.txt"), "want a UTF-8 text file", "'empty.txt' is empty"),
+    (WORD_MODEL, (*TEXT, "--hidden-size", "0"), "hidden_size must be a positive integer", "got 0"),
     (GRADIENTS, ("--layers", "0"), "--layers must be a positive integer", "got 0"),
     (GRADIENTS, ("--seed", "-1"), "--seed must be an integer from 0 up", "got -1"),
     (GRADIENTS, ("--picture", "x.xyz"), PICTURE, "got 'x.xyz'"),
@@ -383,7 +415,7 @@ def folder(tmp_path):
 def assert_one_line_of_error(err, *quoted):
     """One line on stderr, after argparse's usage where it was argparse that refused."""
     usage, _, line = err.rstrip("\n").rpartition("\n")
-    assert re.match(r"(train_hello.py: |train_shakespeare.py: |check_gradients.py: )?error: ", line)
+    assert line.startswith("error: ")
     assert not usage or usage.startswith("usage: ")
     assert err.count("error:") == 1
     for text in quoted:
