@@ -8,7 +8,7 @@ from minilstm.gradcheck import central_differences, complex_step
 
 
 def main() -> None:
-    parser = cli.parser(__doc__)
+    parser = cli.Parser(__doc__)
     add_flags(parser)
     parser.add_argument("--picture", default="gradient_check.png", help="where to draw the curve")
     args = parser.parse_args()

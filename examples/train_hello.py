@@ -8,7 +8,7 @@ from minilstm.errors import check_count, check_positive_int
 
 
 def main() -> None:
-    parser = cli.parser(__doc__)
+    parser = cli.Parser(__doc__)
     parser.add_argument("--device", default="cpu", help="cpu, cuda or auto")
     parser.add_argument("--seed", type=int, default=0, help="of the initial weights")
     parser.add_argument("--steps", type=int, default=300, help="training steps")

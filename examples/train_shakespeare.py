@@ -14,7 +14,7 @@ FRESH_EVERY = 32  # steps at the least between two fresh starts of a stream
 
 
 def main() -> None:
-    parser = cli.parser(__doc__)
+    parser = cli.Parser(__doc__)
     parser.add_argument("--data", default="shakespeare", metavar="NAME|FILE",
                         help="a corpus, which is downloaded, or a UTF-8 text")  # fmt: skip
     parser.add_argument("--minutes", type=float, default=3.0, help="of training, validation aside")

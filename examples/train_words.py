@@ -10,7 +10,7 @@ from minilstm.evaluation import evaluate
 
 
 def main() -> None:
-    parser = cli.parser(__doc__)
+    parser = cli.Parser(__doc__)
     parser.add_argument("--data", default="wikitext2", metavar="NAME|FILE",
                         help="a corpus, which is downloaded, or a UTF-8 text")  # fmt: skip
     parser.add_argument("--steps", type=int, default=1000, help="training steps")

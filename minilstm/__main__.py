@@ -1,16 +1,19 @@
-"""The command line: minilstm = python -m minilstm."""
+"""LSTM language models: train, sample, measure, look inside.
 
-from __future__ import annotations
+The command line: minilstm = python -m minilstm.
+"""
 
+import functools
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import NoReturn
 
 from minilstm import __version__, cli
 from minilstm.cli import convert, data, evaluate, gradcheck, info, plot, sample, train
 
-_VERBS = (train, sample, evaluate, plot, info, convert, data, gradcheck)
+# A verb's module is its help: the docstring, the flags, and what it does with them.
+_VERBS = {"train": train, "sample": sample, "eval": evaluate, "plot": plot, "info": info,
+          "convert": convert, "data": data, "gradcheck": gradcheck}  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -21,36 +24,30 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
 
     def work() -> None:
-        parser = cli.parser("LSTM language models: train, sample, measure, look inside.")
-        parser.prog = "minilstm"
+        parser = cli.Parser(__doc__, prog="minilstm")
         parser.add_argument("--version", action="version", version=f"minilstm {__version__}")
         verbs = parser.add_subparsers(metavar="VERB", required=True)
-        for verb in _VERBS:
-            verb.add_parser(verbs)
+        for name, verb in _VERBS.items():
+            doc = verb.__doc__ or ""
+            of_verb = verbs.add_parser(name, help=doc.partition(".")[0], description=doc)
+            verb.add_flags(of_verb)
+            of_verb.set_defaults(main=verb.main)
         args = parser.parse_args(arguments)
-        with _warnings_told_once():
-            args.work(args)
+        logging.getLogger("minilstm").handlers = [_ToldOnce()]
+        args.main(args)
 
     cli.run(work)
 
 
-@contextmanager
-def _warnings_told_once() -> Iterator[None]:
+class _ToldOnce(logging.Handler):
     """The package's warnings, as when a text is too short for a batch, on stderr, each once."""
-    told: set[str] = set()
 
-    class Handler(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if (line := record.getMessage()) not in told:
-                told.add(line)
-                cli.tell(line)
+    def __init__(self) -> None:
+        super().__init__()
+        self._tell = functools.cache(cli.tell)
 
-    logger, handler = logging.getLogger("minilstm"), Handler()
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
+    def emit(self, record: logging.LogRecord) -> None:
+        self._tell(record.getMessage())
 
 
 if __name__ == "__main__":

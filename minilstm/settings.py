@@ -6,27 +6,24 @@ are those of the fields of DataConfig, ModelConfig, TrainConfig, RunConfig and S
 [train], [run] and [sample], for the eye; "none" spells None, which TOML lacks.
 """
 
-from __future__ import annotations
-
+import argparse
+import contextlib
 import difflib
 import functools
+import inspect
 import json
 import re
 import tomllib
-import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
-from importlib import resources
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
+import minilstm as ml
 from minilstm.errors import InputError, check_positive_int, quote
-from minilstm.model import ModelConfig
-from minilstm.text.corpora import Corpus, load_corpus
-from minilstm.text.tokens import Normalisation
 from minilstm.text.vocabulary import Vocabulary
-from minilstm.train_config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -60,18 +57,13 @@ class DataConfig:
         if self.level not in ("char", "word"):
             raise InputError(f"level must be char or word, got {quote(self.level)}")
 
-    def load(self, vocab: Vocabulary | None = None) -> Corpus:
+    def load(self, vocab: Vocabulary | None = None) -> ml.Corpus:
         """The text; numbered by `vocab`, if there is one already. Raises as `load_corpus`."""
-        return load_corpus(
-            self.data,
-            self.level,
-            val_path=self.val_data,
-            tokenizer=self.tokenizer,
-            min_count=self.min_count,
-            normalisation=Normalisation(self.lower, self.collapse_whitespace, self.keep),
-            unknown=self.unknown,
-            vocab=vocab,
-        )
+        return ml.load_corpus(
+            self.data, self.level, val_path=self.val_data, tokenizer=self.tokenizer,
+            min_count=self.min_count, unknown=self.unknown, vocab=vocab,
+            normalisation=ml.Normalisation(self.lower, self.collapse_whitespace, self.keep),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -106,64 +98,63 @@ class SampleConfig:
     top_p: float | None = None
 
 
-TABLES: dict[str, type] = {
-    "data": DataConfig,
-    "model": ModelConfig,
-    "train": TrainConfig,
-    "run": RunConfig,
-    "sample": SampleConfig,
-}
+TABLES: dict[str, type] = {"data": DataConfig, "model": ml.ModelConfig, "train": ml.TrainConfig,
+                           "run": RunConfig, "sample": SampleConfig}  # fmt: skip
+PRESETS = Path(__file__).parent / "presets"
 _HOW_LONG = {"steps", "epochs", "minutes"}  # one of them replaces the others
+
+# A value's type -> what a message calls it, and how a text is read as it, tried in this order
+_KINDS: dict[type, tuple[str, Callable[[str], Any]]] = {
+    NoneType: ("none", lambda text: {"none": None}[text.lower()]),
+    bool: ("true or false", lambda text: {"true": True, "false": False}[text.lower()]),
+    int: ("an integer", int),
+    float: ("a number", float),
+    str: ("a text", str),
+}
 
 
 @functools.cache
-def setting_types() -> dict[str, tuple[str, Any]]:
-    """Every setting's name -> (its table, its type), in the order of the tables."""
-    return {
-        field.name: (table, typing.get_type_hints(kind)[field.name])
-        for table, kind in TABLES.items()
-        for field in fields(kind)
-        if field.name != "vocab_size"
-    }
+def setting_types() -> dict[str, tuple[str, tuple[type, ...]]]:
+    """Every setting's name -> (its table, the types it may have), in the order of the tables."""
+    return {name: (table, typing.get_args(kind) or (kind,))
+            for table, config in TABLES.items()
+            for name, kind in typing.get_type_hints(config).items()
+            if name != "vocab_size"}  # fmt: skip
 
 
 @functools.cache
 def helps() -> dict[str, str]:
     """Every setting's help: what the docstring of its config says of it."""
-    found: dict[str, str] = {}
-    for kind in TABLES.values():
-        names = "|".join(field.name for field in fields(kind))
-        entries = " ".join((kind.__doc__ or "").partition("Raises:")[0].split())
-        _, *pairs = re.split(rf"(?<=[:.] )((?:(?:{names}), )*(?:{names})): ", entries)
-        for group, text in zip(pairs[::2], pairs[1::2], strict=True):
-            found |= dict.fromkeys(group.split(", "), text.strip().removesuffix("."))
-    return found
+    docs = "\n".join(inspect.getdoc(config) or "" for config in TABLES.values())
+    names = "|".join(setting_types())
+    entries = re.findall(rf"^    ({names}): (.+(?:\n {{8}}.+)*)", docs, re.MULTILINE)
+    return {name: " ".join(text.split()).removesuffix(".") for name, text in entries}
 
 
-@functools.cache
-def defaults() -> Mapping[str, Any]:
+def defaults() -> dict[str, Any]:
     """Every setting's default; `data` has none, and must be given."""
-    found = {
-        field.name: field.default
-        for kind in TABLES.values()
-        for field in fields(kind)
-        if field.default is not MISSING
-    }
-    return types.MappingProxyType(found)
+    every = (field for config in TABLES.values() for field in fields(config))
+    return {field.name: field.default for field in every if field.default is not MISSING}
+
+
+def of_table(table: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the settings that belong to one table."""
+    return {name: v for name, v in settings.items() if setting_types()[name][0] == table}
+
+
+# --- TOML
 
 
 def preset_names() -> list[str]:
     """The presets that come with the package."""
-    files = [file.name for file in (resources.files("minilstm") / "presets").iterdir()]
-    return sorted(name.removesuffix(".toml") for name in files if name.endswith(".toml"))
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
 
 
 def read_preset(name: str) -> dict[str, Any]:
     """A preset's settings. Raises InputError for an unknown name, with the nearest one."""
     if name not in preset_names():
         raise InputError(f"unknown preset {quote(name)}{_suggest(name, preset_names())}")
-    text = (resources.files("minilstm") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
-    return parse_toml(text, f"preset {name}")
+    return read_toml(str(PRESETS / f"{name}.toml"))
 
 
 def read_toml(path: str) -> dict[str, Any]:
@@ -175,10 +166,9 @@ def read_toml(path: str) -> dict[str, Any]:
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot read the config {path!r}: {error.strerror}") from None
-    except ValueError as error:  # not UTF-8, or a path that can be none
-        raise InputError(f"cannot read the config {path!r}: {error}") from None
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a path that can be none
+        why = getattr(error, "strerror", error)
+        raise InputError(f"cannot read the config {path!r}: {why}") from None
     return parse_toml(text, repr(path))
 
 
@@ -198,16 +188,16 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for table, entries in tables.items():
         if table not in TABLES:
-            hint = _suggest_table(table) or _suggest(table, TABLES)
+            hint = _other_table(table) or _suggest(table, TABLES)
             raise InputError(f"{source}: unknown table {quote(table)}{hint}")
         if not isinstance(entries, dict):
             raise InputError(f"{source}: {table} must be a table, got {quote(entries)}")
-        of_table = [name for name, (t, _) in setting_types().items() if t == table]
+        known = of_table(table, setting_types())
         for name, value in entries.items():
-            if name not in of_table:
-                hint = _suggest_table(name) or _suggest(name, of_table)
+            if name not in known:
+                hint = _other_table(name) or _suggest(name, known)
                 raise InputError(f"{source}: unknown setting {quote(name)} in [{table}]{hint}")
-            settings[name] = _named(source, check_type, name, value)
+            settings[name] = _check_type(source, name, value)
     return settings
 
 
@@ -221,18 +211,36 @@ def to_toml(settings: Mapping[str, Any]) -> str:
     [train]
     clip = "none"
     """
-    blocks = []
+    text = ""
     for table in TABLES:
-        if lines := [f"{name} = {_toml(v)}" for name, v in of_table(table, settings).items()]:
-            blocks.append("\n".join([f"[{table}]", *lines]))
-    return "\n\n".join(blocks)
+        if own := of_table(table, settings):
+            text += f"\n[{table}]\n"
+        for name, value in own.items():
+            value = "none" if value is None else value
+            text += f"{name} = {json.dumps(value, ensure_ascii=False)}\n"
+    return text.strip().replace("\x7f", "\\u007f")  # JSON writes as it is what TOML must escape
 
 
-def _toml(value: Any) -> str:
-    if isinstance(value, str | None):
-        # JSON's strings are TOML's, but for two of the control characters.
-        return json.dumps(spell(value), ensure_ascii=False).replace("\x7f", "\\u007f")
-    return spell(value)
+def check_recorded(settings: object, where: object) -> dict[str, Any]:
+    """All settings as a run's config.json has recorded them; InputError if they cannot be."""
+    if not isinstance(settings, dict) or settings.keys() != setting_types().keys():
+        raise InputError(f"{where}: settings must be those of a run, got {quote(settings)}")
+    return {name: _check_type(where, name, value) for name, value in settings.items()}
+
+
+def _check_type(where: object, name: str, value: Any) -> Any:
+    """A value from TOML or JSON for a setting, None for "none"; InputError if it is no such."""
+    _, kinds = setting_types()[name]
+    if value == "none" and NoneType in kinds:
+        return None
+    if type(value) is int and float in kinds and abs(value) < 1 << 63:
+        return float(value)
+    if type(value) not in kinds:
+        raise InputError(f"{where}: {name} must be {_wanted(name)}, got {quote(value)}")
+    return value
+
+
+# --- flags
 
 
 def spell(value: Any) -> str:
@@ -253,42 +261,59 @@ def parse(name: str, text: str) -> Any:
     >>> parse("hidden_size", "128"), parse("clip", "none"), parse("tie_weights", "true")
     (128, None, True)
     """
-    known = setting_types()
-    if name not in known:
-        raise InputError(f"unknown setting {quote(name)}{_suggest(name, known)}")
-    choices = _choices(known[name][1])
-    if types.NoneType in choices and text.lower() == "none":
-        return None
-    if bool in choices:
-        if text.lower() in ("true", "false"):
-            return text.lower() == "true"
-        raise InputError(f"{name} must be true or false, got {quote(text)}")
-    for kind in (int, float, str):
-        if kind in choices:
-            try:
-                return kind(text)
-            except ValueError:
-                continue
-    raise InputError(f"{name} must be {_spell_types(choices)}, got {quote(text)}")
+    if name not in setting_types():
+        raise InputError(f"unknown setting {quote(name)}{_suggest(name, setting_types())}")
+    for kind, (_, read) in _KINDS.items():
+        if kind in setting_types()[name][1]:
+            with contextlib.suppress(ValueError, KeyError):
+                return read(text)
+    raise InputError(f"{name} must be {_wanted(name)}, got {quote(text)}")
 
 
-def check_type(name: str, value: Any) -> Any:
-    """A TOML value for a setting, None for "none"; InputError if its type is another."""
-    choices = _choices(setting_types()[name][1])
-    if value == "none" and types.NoneType in choices:
-        return None
-    if type(value) in choices:
-        return value
-    if type(value) is int and float in choices and abs(value) < 1 << 63:
-        return float(value)
-    raise InputError(f"{name} must be {_spell_types(choices)}, got {quote(value)}")
+def add_flag(parser: Any, name: str, otherwise: str | None = None) -> None:
+    """Add the flag of one setting, which is not in the namespace unless it is given."""
+    _, kinds = setting_types()[name]
+    how: dict[str, Any] = {"metavar": "X" if float in kinds else "N" if int in kinds else "TEXT"}
+    if bool in kinds:
+        how = {"action": argparse.BooleanOptionalAction}
+    otherwise = otherwise or spell(defaults().get(name, "must be given"))
+    help = f"{helps()[name]} ({otherwise})".replace("%", "%%")
+    flag = f"--{name.replace('_', '-')}"
+    parser.add_argument(flag, dest=name, default=argparse.SUPPRESS, help=help, **how)
 
 
-def check_recorded(settings: object, where: object) -> dict[str, Any]:
-    """All settings as a run's config.json has recorded them; InputError if they cannot be."""
-    if not isinstance(settings, dict) or settings.keys() != setting_types().keys():
-        raise InputError(f"{where}: settings must be those of a run, got {quote(settings)}")
-    return {name: _named(where, check_type, name, value) for name, value in settings.items()}
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add --preset, --config, --set and one flag for each setting."""
+    presets = ", ".join(preset_names())
+    parser.add_argument("--preset", metavar="P", help=f"settings to start from: {presets}")
+    parser.add_argument("--config", metavar="FILE", help="TOML; over the preset's settings")
+    parser.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[],
+                        help="settings, like the flags below over preset and file")  # fmt: skip
+    for table in TABLES:
+        group = parser.add_argument_group(f"[{table}]")
+        for name in of_table(table, setting_types()):
+            add_flag(group, name)
+
+
+def given(args: argparse.Namespace) -> dict[str, Any]:
+    """What preset, file, --set and flags say, in this order; nothing of what they leave open.
+
+    Raises:
+        InputError: a name or value is wrong, or a flag and --set say different things.
+    """
+    pairs = [pair.partition("=") for pair in args.set]
+    flags = [(name, "=", spell(v)) for name, v in vars(args).items() if name in setting_types()]
+    said: dict[str, Any] = {}
+    for name, equals, text in (*pairs, *flags):
+        if not equals:
+            raise InputError(f"--set must be like hidden_size=128, got {quote(name)}")
+        value = parse(name, text)
+        first, second = spell(said.setdefault(name, value)), spell(value)
+        if first != second:
+            raise InputError(f"{name} must be said once, got {first} and {second}")
+    preset = read_preset(args.preset) if args.preset is not None else {}
+    config = read_toml(args.config) if args.config is not None else {}
+    return merge(preset, config, said)
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -308,38 +333,23 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
 def complete(settings: Mapping[str, Any]) -> dict[str, Any]:
     """All settings, in the order of the tables: those given, and the defaults of the others."""
     if "data" not in settings:
-        raise InputError(
-            "data must be given: a text file or a corpus's name, a preset or a config that has one"
-        )
+        raise InputError("data must be given: a file or corpus, or a preset or config that has one")
     merged = merge(defaults(), settings)
     return {name: merged.get(name) for name in setting_types()}
 
 
-def of_table(table: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the settings that belong to one table."""
-    known = setting_types()
-    return {name: value for name, value in settings.items() if known[name][0] == table}
+def check_same(recorded: Mapping[str, Any], given: Mapping[str, Any], owner: str) -> None:
+    """Raise an InputError if a setting is given that differs from the recorded one."""
+    for name, value in given.items():
+        if name in recorded and value != recorded[name]:
+            raise InputError(f"{name}: {owner} has {spell(recorded[name])}, got {spell(value)}")
 
 
-def _named(source: object, check: Any, name: str, value: Any) -> Any:
-    """check(name, value), whose error then says where the value stands."""
-    try:
-        return check(name, value)
-    except InputError as error:
-        raise InputError(f"{source}: {error}") from None
+def _wanted(name: str) -> str:
+    return " or ".join(_KINDS[kind][0] for kind in setting_types()[name][1])
 
 
-def _choices(kind: Any) -> tuple[Any, ...]:
-    return typing.get_args(kind) or (kind,)
-
-
-def _spell_types(choices: Iterable[Any]) -> str:
-    words = {int: "an integer", float: "a number", str: "a text", bool: "true or false",
-             types.NoneType: "none"}  # fmt: skip
-    return " or ".join(words[choice] for choice in choices)
-
-
-def _suggest_table(name: str) -> str:
+def _other_table(name: str) -> str:
     """Where a setting belongs that stands elsewhere; "" if it is none."""
     known = setting_types()
     return f"; it belongs in [{known[name][0]}]" if name in known else ""
@@ -347,6 +357,5 @@ def _suggest_table(name: str) -> str:
 
 def _suggest(name: str, known: Iterable[str]) -> str:
     """ "; did you mean …?", or all there is where nothing is near."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"

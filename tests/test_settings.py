@@ -76,7 +76,7 @@ def test_a_preset_makes_configs_and_begins_with_what_it_is(preset):
     for table, kind in settings.TABLES.items():
         more = {"vocab_size": 65} if kind is ModelConfig else {}
         kind(**settings.of_table(table, merged), **more)
-    text = (settings.resources.files("minilstm") / "presets" / f"{preset}.toml").read_text()
+    text = (settings.PRESETS / f"{preset}.toml").read_text()
     comment = text.partition("\n\n[data]")[0]
     assert all(line.startswith("#") for line in comment.splitlines())
     assert "Changed" in comment
@@ -150,7 +150,7 @@ VALUES = {
 
 
 def values_of(name):
-    kinds = settings._choices(settings.setting_types()[name][1])
+    _, kinds = settings.setting_types()[name]
     return st.one_of(*(VALUES[kind] for kind in kinds))
 
 

@@ -1,28 +1,20 @@
 """What the scripts and the command line share: how a failure looks, the parser, lines of text."""
 
-from __future__ import annotations
-
 import argparse
 import io
 import os
-import signal
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from minilstm.errors import InputError, printable
+from minilstm.training import NonFiniteError
+
+Args = argparse.Namespace
 
 
 class FailedError(Exception):
     """The work was begun and failed; the message is one line, and the exit code 1."""
-
-
-class Interrupted(KeyboardInterrupt):
-    """A signal ended the work: exit with 128 + its number."""
-
-    def __init__(self, signal_number: int, message: str = "interrupted") -> None:
-        super().__init__(message)
-        self.code = 128 + signal_number
 
 
 def run(main: Callable[[], None]) -> NoReturn:
@@ -33,32 +25,29 @@ def run(main: Callable[[], None]) -> NoReturn:
     Args:
         main: takes nothing, returns nothing.
     Raises:
-        SystemExit: always: 0, main returned; 2, bad input (InputError); 1, it failed (FailedError)
-            or the system refused (OSError, MemoryError); 130 and 143, interrupted.
+        SystemExit: always: 0, main returned; 2, bad input (InputError); 1, it failed (FailedError,
+            NonFiniteError) or the system refused (OSError, MemoryError); 130 and 143, interrupted.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # a character its encoding lacks is no reason
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main()
         sys.stdout.flush()  # else a reader that has gone shows only after the last line
-    except InputError as error:
-        sys.exit(_say(error, code=2))
+        sys.exit(0)
     except BrokenPipeError:  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains when it flushes
         sys.exit(1)
-    except (FailedError, OSError, MemoryError) as error:
-        sys.exit(_say(error, code=1))
-    except Interrupted as signalled:
-        sys.exit(_say(signalled, signalled.code))
-    except KeyboardInterrupt:
-        sys.exit(_say(Interrupted(signal.SIGINT), code=130))
-    sys.exit(0)
+    except KeyboardInterrupt as error:  # what a signal's handler raised has a message and a code
+        _fail(*(error.args or ("interrupted", 130)))
+    except InputError as error:
+        _fail(str(error), 2)
+    except (FailedError, NonFiniteError, OSError, MemoryError) as error:
+        _fail(str(error) or type(error).__name__, 1)
 
 
-def _say(error: BaseException, code: int) -> int:
-    message = str(error) or type(error).__name__
+def _fail(message: str, code: int) -> NoReturn:
     tell(f"error: {' '.join(message.splitlines())}")
-    return code
+    sys.exit(code)
 
 
 def show(text: str) -> None:
@@ -81,22 +70,16 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Shows defaults in --help, takes no abbreviated flags, and refuses in one line."""
+    """Shows defaults in --help, takes no abbreviated flags, and refuses in one line.
 
-    def __init__(self, **options: Any) -> None:
-        options.setdefault("formatter_class", _HelpFormatter)
-        super().__init__(allow_abbrev=False, **options)
+    Args:
+        description: what --help says first, such as a script's `__doc__`.
+        options: as argparse's.
+    """
+
+    def __init__(self, description: str | None = None, **options: Any) -> None:
+        options |= {"formatter_class": _HelpFormatter, "allow_abbrev": False}
+        super().__init__(description=description, **options)
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see {self.prog} --help)")
-
-
-def parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser that shows defaults in --help and takes no abbreviated flags.
-
-    Args:
-        description: what --help says first, such as the script's `__doc__`.
-    Returns:
-        A parser without any flag but --help.
-    """
-    return Parser(description=description)

@@ -1,32 +1,22 @@
-"""minilstm data: the corpora with a name, their files, and where these are."""
+"""List, fetch and verify the corpora that have a name.
 
-from __future__ import annotations
+list shows the corpora and their files; fetch downloads what is missing; verify compares every
+SHA-256, by which a file is known, and exits with 1 if one is missing or wrong; path says where the
+files are. MINILSTM_DATA names a folder that holds them; without it they are downloaded into a cache
+folder.
+"""
 
-import argparse
-from typing import Any
-
-from minilstm.cli import FailedError, show
+from minilstm.cli import Args, FailedError, Parser, show
 from minilstm.text.downloads import CORPORA, corpus_files, data_folder, fetch, verify
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = subparsers.add_parser(
-        "data",
-        help="list, fetch and verify the corpora",
-        description="The corpora with a name. MINILSTM_DATA names a folder that holds their files; "
-        "without it they are downloaded into a cache folder. A file is known by its SHA-256.",
-    )
-    parser.add_argument(
-        "action", choices=("list", "fetch", "verify", "path"),
-        help="list: corpora and their files; fetch: download what is missing; verify: compare "
-        "every SHA-256, exit 1 if a file is missing or wrong; path: where the files are",
-    )  # fmt: skip
-    parser.add_argument("corpus", metavar="NAME", nargs="?", help=f"one of {', '.join(CORPORA)}; "
-                        "otherwise all")  # fmt: skip
-    parser.set_defaults(work=data)
+def add_flags(parser: Parser) -> None:
+    corpora = ", ".join(CORPORA)
+    parser.add_argument("action", choices=("list", "fetch", "verify", "path"), help="see above")
+    parser.add_argument("corpus", metavar="NAME", nargs="?", help=f"{corpora}; otherwise all")
 
 
-def data(args: argparse.Namespace) -> None:
+def main(args: Args) -> None:
     files = {name: corpus_files(name) for name in ([args.corpus] if args.corpus else CORPORA)}
     if args.action == "list":
         for name, of_corpus in files.items():
@@ -34,8 +24,7 @@ def data(args: argparse.Namespace) -> None:
             show(f"{name}: {size:,} bytes" if of_corpus else f"{name}: built in")
             for file in of_corpus:
                 show(f"  {file.path}  {file.size:,} bytes  sha256 {file.sha256}")
-                for address in file.addresses:
-                    show(f"    {address}")
+                show("\n".join(f"    {address}" for address in file.addresses))
     elif args.action == "fetch":
         for name in files:
             for split, path in fetch(name).items():
@@ -46,7 +35,7 @@ def data(args: argparse.Namespace) -> None:
             show(f"{state:7}  {file.local_path}")
         if bad := sum(state != "ok" for state in states.values()):
             raise FailedError(f"{bad} of {len(states)} files are missing or wrong")
-    elif args.corpus is None:
+    elif not args.corpus:
         show(str(data_folder()))
     else:
         for file in files[args.corpus]:

@@ -1,51 +1,30 @@
-"""minilstm gradcheck: is the backward pass right? Every entry of every gradient, numerically.
+"""Check every gradient numerically.
 
-examples/check_gradients.py asks the same, and draws how the error depends on ε.
+Every entry of every gradient of a small model is compared with the complex step and with central
+differences. examples/check_gradients.py asks the same, and draws how the error depends on ε.
 """
 
-from __future__ import annotations
-
-import argparse
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 import minilstm as ml
-from minilstm.cli import FailedError, show
+from minilstm.cli import Args, FailedError, Parser, show
 from minilstm.errors import check_count, check_positive_int
 from minilstm.gradcheck import Arrays, GradientError, Report
 
+Problem = tuple[Any, Arrays, Arrays]  # f, where to ask for it, its gradients there
 VERDICT = """every entry passes: complex step within 1e-12 of the tensor's largest gradient,
 central differences within 1e-9 + 1e-5 · |gradient|"""
 
 
-class Problem(NamedTuple):
-    """What `minilstm.gradcheck`'s checks take: a scalar function, a place, the gradients there."""
-
-    f: Callable[[dict[str, Any]], Any]
-    arrays: Arrays
-    grads: Arrays
-
-
-def add_parser(subparsers: Any) -> None:
-    parser = subparsers.add_parser(
-        "gradcheck",
-        help="check every gradient numerically",
-        description="Compare every entry of every gradient of a small model with the complex step "
-        "and with central differences.",
-    )
-    add_flags(parser)
-    parser.set_defaults(work=gradcheck)
-
-
-def add_flags(parser: argparse.ArgumentParser) -> None:
+def add_flags(parser: Parser) -> None:
     parser.add_argument("--layers", type=int, default=2, help="L")
     parser.add_argument("--one-hot", action="store_true", help="one-hot input, no embedding")
     parser.add_argument("--seed", type=int, default=0, help="of weights, ids and states")
 
 
-def gradcheck(args: argparse.Namespace) -> None:
+def main(args: Args) -> None:
     problem = random_problem(args)
     exact = ml.gradcheck.complex_step(*problem, raise_on_failure=False)
     quotient = ml.gradcheck.central_differences(*problem, raise_on_failure=False)
@@ -58,8 +37,11 @@ def gradcheck(args: argparse.Namespace) -> None:
     show(VERDICT)
 
 
-def random_problem(args: argparse.Namespace) -> Problem:
-    """A model's loss, and the gradients that backward makes of it; the sizes are shown."""
+def random_problem(args: Args) -> Problem:
+    """A model's loss as a function, where to ask for it, and the gradients that backward makes.
+
+    They are what `minilstm.gradcheck`'s checks take; the sizes are shown.
+    """
     L = check_positive_int("--layers", args.layers)
     check_count("--seed", args.seed)
     # Small, all sizes different, and everything random, the initial state too: zeros hide bugs.
@@ -80,13 +62,12 @@ def random_problem(args: argparse.Namespace) -> Problem:
     logits, _, cache = ml.forward_with_cache(params, config, inputs, (h_0, c_0))
     _, dlogits = ml.softmax_cross_entropy(logits, targets)
     grads, (dh_0, dc_0) = ml.backward(dlogits, cache, dstate=(w_h, w_c))
-    return Problem(f, params | {"h_0": h_0, "c_0": c_0}, grads | {"h_0": dh_0, "c_0": dc_0})
+    return f, params | {"h_0": h_0, "c_0": c_0}, grads | {"h_0": dh_0, "c_0": dc_0}
 
 
 def table(exact: Report, quotient: Report) -> str:
     """Every tensor, and the largest error of any of its entries by either method."""
-    heading = f"{'parameter':12} {'entries':>7} {'‖gradient‖':>11} "
-    lines = [f"{heading} {'complex step':>13} {'central ε=1e-5':>15}"]
+    lines = ["parameter    entries  ‖gradient‖   complex step  central ε=1e-5"]
     for name, check in exact.tensors.items():
         errors = f"{check.max_error:13.1e} {quotient.tensors[name].max_error:15.1e}"
         lines.append(f"{name:12} {check.entries:7} {check.norm:11.4e} {errors}")

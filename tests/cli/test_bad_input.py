@@ -168,7 +168,7 @@ def test_a_model_too_large_for_the_memory_is_one_line(cli, texts, monkeypatch):
     def refuse(*_):
         raise MemoryError("Unable to allocate 7.45 TiB")
 
-    monkeypatch.setattr("minilstm.cli.train.init_params", refuse)
+    monkeypatch.setattr("minilstm.init_params", refuse)
     assert_refused(cli("train", *OK), "Unable to allocate 7.45 TiB", code=1)
 
 

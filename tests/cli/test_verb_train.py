@@ -269,10 +269,10 @@ def test_it_may_go_on_with_another_text_of_the_same_symbols(train, cli, folder):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--hidden-size", "9"], "lstm0.W_x of run has shape (5, 32), this model's (5, 36)"),
-        (["--num-layers", "2"], "lstm1.W_x of run has shape None, this model's (8, 32)"),
-        (["--level", "word"], "level: the vocabulary of run has char, got word"),
-        (["--lower"], "lower: the vocabulary of run has false, got true"),
+        (["--hidden-size", "9"], "hidden_size: the model of run has 8, got 9"),
+        (["--num-layers", "2"], "num_layers: the model of run has 1, got 2"),
+        (["--level", "word"], "level: the model of run has char, got word"),
+        (["--lower"], "lower: the model of run has false, got true"),
     ],
 )
 def test_what_does_not_fit_the_other_run_is_named(train, cli, folder, flags, message):
@@ -286,5 +286,5 @@ def test_what_does_not_fit_the_other_run_is_named(train, cli, folder, flags, mes
 
 def test_the_preset_files_are_toml_for_other_readers_too():
     for name in settings.preset_names():
-        text = (settings.resources.files("minilstm") / "presets" / f"{name}.toml").read_text()
+        text = (settings.PRESETS / f"{name}.toml").read_text()
         assert tomllib.loads(text).keys() <= settings.TABLES.keys()
