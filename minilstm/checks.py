@@ -1,7 +1,5 @@
 """The checks of arrays at the public boundary: shapes, dtypes and ids, quoted when they are off."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from minilstm.backend import Array, is_on_host
@@ -32,8 +30,7 @@ def check_token_ids(name: str, ids: Any, V: int, shape: tuple[int, ...] | None =
     if shape is not None:
         check_shape(name, ids, shape, "(T, B)")
     elif ids.ndim != 2 or 0 in ids.shape:
-        got = tuple(ids.shape)
-        raise InputError(f"{name} must have shape (T, B), both at least 1, got {got}")
+        raise InputError(f"{name} must have shape (T, B), both at least 1, got {tuple(ids.shape)}")
     if is_on_host(ids):
         for id in (ids.min(), ids.max()):
             if not 0 <= id < V:
@@ -47,7 +44,6 @@ def check_state(name: str, state: Any, shape: tuple[int, int, int], reference: A
         raise InputError(f"{name} must be a pair (h, c) of arrays, got {quote(state)}")
     for part, array in zip(("h", "c"), state, strict=True):
         check_shape(f"{name} {part}", array, shape, "(L, B, H)")
-    for part, array in zip(("h", "c"), state, strict=True):
         check_precision(f"{name} {part}", array, reference)
 
 

@@ -47,23 +47,20 @@ def check_positive_int(name: str, value: object) -> int:
         ...
     minilstm.errors.InputError: seq_len must be a positive integer, got 0
     """
-    return _check_int(name, value, 1, "a positive integer")
+    return check_count(name, value, least=1)
 
 
-def check_count(name: str, value: object) -> int:
-    """As check_positive_int, but zero will do.
+def check_count(name: str, value: object, least: int = 0) -> int:
+    """Return value as an int; an InputError unless it is an integer of at least `least`.
 
     >>> check_count("seed", -1)
     Traceback (most recent call last):
         ...
     minilstm.errors.InputError: seed must be an integer from 0 up, got -1
     """
-    return _check_int(name, value, 0, "an integer from 0 up")
-
-
-def _check_int(name: str, value: object, least: int, wanted: str) -> int:
     # True is an int to Python, and seq_len=True is a mistake all the same.
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        wanted = "a positive integer" if least == 1 else f"an integer from {least} up"
         raise InputError(f"{name} must be {wanted}, got {quote(value)}")
     return int(value)
 
@@ -82,8 +79,7 @@ def check_number(
         number = float(value)
         if math.isfinite(number) and fits(number):
             return number
-    wanted = f"a finite number {wanted}".rstrip()
-    raise InputError(f"{name} must be {wanted}, got {quote(value)}")
+    raise InputError(f"{name} must be {f'a finite number {wanted}'.rstrip()}, got {quote(value)}")
 
 
 def check_ids(ids: object) -> IntArray:
@@ -103,8 +99,7 @@ def check_ids(ids: object) -> IntArray:
     if isinstance(ids, list | tuple) and array.shape == (0,):
         array = array.astype(np.int64)  # [] has no dtype of its own; NumPy takes float64
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
-        got = f"{array.ndim}-D {array.dtype}"
-        raise InputError(f"ids must be a 1-D array of integers, got {got}")
+        raise InputError(f"ids must be a 1-D array of integers, got {array.ndim}-D {array.dtype}")
     return array
 
 

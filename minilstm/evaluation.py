@@ -1,7 +1,5 @@
 """How well a model predicts a text: every target but none twice, in nats, bits and perplexity."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -52,10 +50,8 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, float | int]:
         """The five figures by name."""
-        return {
-            "loss": self.loss, "perplexity": self.perplexity, "bits_per_token": self.bits_per_token,
-            "accuracy": self.accuracy, "tokens": self.tokens,
-        }  # fmt: skip
+        names = ("loss", "perplexity", "bits_per_token", "accuracy", "tokens")
+        return {name: getattr(self, name) for name in names}
 
 
 def evaluate(
@@ -87,17 +83,17 @@ def evaluate(
     check_token_ids("ids", ids[None], config.vocab_size)
     pairs = len(ids) - 1
     totals = np.zeros(3)  # nats, hits, targets
-    # Pieces of the text, each read as B rows of equal length; and the few pairs that do not fill
-    # a row, read as one short row of their own.
-    row = window if window is not None else max(1, pairs // streams)
-    whole = row * (pairs // row) if window is not None else row * min(streams, pairs)
+    # Rows of equal length, at most `streams` of them side by side; and the few pairs that do not
+    # fill a row, read as one short row of their own.
+    row = window or max(1, pairs // streams)
+    whole = row * (pairs // row if window else min(streams, pairs))
     for first in range(0, whole, row * streams):
         last = min(first + row * streams, whole)
         totals += _score(params, config, ids[first : last + 1], (last - first) // row)
     if whole < pairs:
         totals += _score(params, config, ids[whole:], 1)
-    nats, hits, targets = totals
-    return Evaluation(float(nats / targets), float(hits / targets), int(targets))
+    nats, hits, tokens = totals.tolist()
+    return Evaluation(nats / tokens, hits / tokens, int(tokens))
 
 
 def _score(params: Params, config: ModelConfig, ids: IntArray, B: int) -> np.ndarray:

@@ -5,8 +5,6 @@ Tokens are drawn on the host with NumPy, so a seed gives the same text on CPU an
 their logits agree.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np
@@ -17,10 +15,8 @@ from minilstm.errors import InputError, check_count, check_positive_int
 from minilstm.model import ModelConfig, Params, forward
 
 
-def next_token_probabilities(
-    logits: np.ndarray, temperature: float = 1.0, top_k: int | None = None,
-    top_p: float | None = None,
-) -> np.ndarray:  # fmt: skip
+def next_token_probabilities(logits: np.ndarray, temperature: float = 1.0, top_k: int | None = None,
+                             top_p: float | None = None) -> np.ndarray:  # fmt: skip
     """softmax(logits / temperature), restricted to the likeliest tokens, in float64.
 
     Args:
@@ -56,11 +52,10 @@ def next_token_probabilities(
     return p
 
 
-def generate_ids(
-    params: Params, config: ModelConfig, prompt: np.ndarray, length: int, *,
-    temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None,
-    greedy: bool = False, forbidden: int | None = None, rng: np.random.Generator | None = None,
-) -> Iterator[int]:  # fmt: skip
+def generate_ids(params: Params, config: ModelConfig, prompt: np.ndarray, length: int,
+                 temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None,
+                 greedy: bool = False, forbidden: int | None = None,
+                 rng: np.random.Generator | None = None) -> Iterator[int]:  # fmt: skip
     """Yield `length` token ids that continue `prompt`, each as soon as it is known.
 
     Dropout is never active here.
@@ -85,24 +80,21 @@ def generate_ids(
     check_token_ids("the prompt", np.asarray(prompt)[None], config.vocab_size)
     check_count("length", length)
     check_sampling(temperature, top_k, top_p, config.vocab_size)
-    rng = rng if rng is not None else np.random.default_rng()
-
-    def choose(logits: np.ndarray) -> int:
-        """The next token, from the logits (V,) of the last step."""
-        if forbidden is not None:
-            logits[forbidden] = -np.inf
-        if greedy:
-            _check_logits(logits)
-            return int(logits.argmax())
-        p = next_token_probabilities(logits, temperature, top_k, top_p)
-        return int(rng.choice(len(p), p=p))
+    rng = rng or np.random.default_rng()
 
     def ids() -> Iterator[int]:
-        inputs = np.asarray(prompt).reshape(-1, 1)  # (T, 1): the whole prompt in one pass
-        state = None
+        inputs, state = np.asarray(prompt).reshape(-1, 1), None  # (T, 1): the prompt in one pass
         for _ in range(length):
             logits, state = forward(params, config, like(inputs, params["fc.b"]), state)
-            token = choose(to_host(logits[-1, 0].copy()))  # (V,): all that leaves the device
+            last = to_host(logits[-1, 0].copy())  # (V,): all that leaves the device
+            if forbidden is not None:
+                last[forbidden] = -np.inf
+            if greedy:
+                _check_logits(last)
+                token = int(last.argmax())
+            else:
+                p = next_token_probabilities(last, temperature, top_k, top_p)
+                token = int(rng.choice(len(p), p=p))
             yield token
             inputs = np.array([[token]])
 
@@ -124,10 +116,8 @@ def check_sampling(temperature: float, top_k: int | None, top_p: float | None, V
         InputError: one of them is out of its range.
     """
     if not (temperature > 0 and np.isfinite(temperature)):
-        raise InputError(
-            f"temperature must be a finite number above 0, got {temperature}; "
-            "for the likeliest token each time, ask for greedy"
-        )
+        hint = "for the likeliest token each time, ask for greedy"
+        raise InputError(f"temperature must be a finite number above 0, got {temperature}; {hint}")
     if top_k is not None:
         check_positive_int("top_k", top_k)
         if top_k > V:

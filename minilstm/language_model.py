@@ -1,14 +1,14 @@
 """LanguageModel: config, parameters and vocabulary in one hand; text in, text and figures out."""
 
-from __future__ import annotations
-
 import math
-import os
 from collections.abc import Iterator
+from os import PathLike
+from typing import Self
 
 import numpy as np
 
 from minilstm.backend import to_device
+from minilstm.checkpoint import load_model, save_model
 from minilstm.errors import InputError, check_count, quote
 from minilstm.evaluation import Evaluation, evaluate
 from minilstm.generation import generate_ids
@@ -36,23 +36,15 @@ class LanguageModel:
 
     def __init__(self, config: ModelConfig, params: Params, vocab: Vocabulary) -> None:
         if len(vocab) != config.vocab_size:
-            raise InputError(
-                f"the vocabulary must have config.vocab_size = {config.vocab_size} symbols, "
-                f"got {len(vocab)}"
-            )
-        shapes = {name: tuple(p.shape) for name, p in params.items()}
-        wanted = config.parameter_shapes()
-        if shapes != wanted:
-            odd = sorted(k for k in shapes.keys() | wanted.keys() if shapes.get(k) != wanted.get(k))
-            raise InputError(
-                "params must have the config's shapes "
-                f"{ {k: wanted.get(k) for k in odd} }, got { {k: shapes.get(k) for k in odd} }"
-            )
-        self.config = config
-        self.params = params
-        self.vocab = vocab
+            size = f"config.vocab_size = {config.vocab_size} symbols"
+            raise InputError(f"the vocabulary must have {size}, got {len(vocab)}")
+        came, due = {k: tuple(p.shape) for k, p in params.items()}, config.parameter_shapes()
+        if odd := sorted({name for name, _ in came.items() ^ due.items()}):  # in one, or different
+            got, wanted = ({name: shapes.get(name) for name in odd} for shapes in (came, due))
+            raise InputError(f"params must have the config's shapes {wanted}, got {got}")
+        self.config, self.params, self.vocab = config, params, vocab
 
-    def to(self, device: str) -> LanguageModel:
+    def to(self, device: str) -> Self:
         """Move the parameters.
 
         Args:
@@ -65,19 +57,17 @@ class LanguageModel:
         self.params = to_device(self.params, device)
         return self
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | PathLike[str]) -> None:
         """Write the model into a run folder of its own, weights alone.
 
         Raises:
             InputError: the folder holds another run.
             OSError: the system refused.
         """
-        from minilstm.checkpoint import save_model
-
         save_model(path, self.config, self.params, self.vocab)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], device: str = "cpu") -> LanguageModel:
+    def load(cls, path: str | PathLike[str], device: str = "cpu") -> Self:
         """Read the best checkpoint of a run folder, wherever it was trained.
 
         Args:
@@ -85,8 +75,6 @@ class LanguageModel:
         Raises:
             InputError: a file is missing or damaged, or there is no such device.
         """
-        from minilstm.checkpoint import load_model
-
         return cls(*load_model(path)).to(device)
 
     @property
@@ -94,11 +82,9 @@ class LanguageModel:
         """Numbers that are learned; tied weights count once."""
         return sum(math.prod(shape) for shape in self.config.parameter_shapes().values())
 
-    def generate(
-        self, prompt: str, length: int, temperature: float = 1.0, top_k: int | None = None,
-        top_p: float | None = None, greedy: bool = False, stop: str | None = None,
-        seed: int | None = None,
-    ) -> str:  # fmt: skip
+    def generate(self, prompt: str, length: int, temperature: float = 1.0,
+                 top_k: int | None = None, top_p: float | None = None, greedy: bool = False,
+                 stop: str | None = None, seed: int | None = None) -> str:  # fmt: skip
         """The prompt and its continuation by `length` tokens; shorter if `stop` comes up.
 
         Args:
@@ -116,11 +102,9 @@ class LanguageModel:
         pieces = self.stream(prompt, length, temperature, top_k, top_p, greedy, stop, seed)
         return prompt + "".join(pieces)
 
-    def stream(
-        self, prompt: str, length: int, temperature: float = 1.0, top_k: int | None = None,
-        top_p: float | None = None, greedy: bool = False, stop: str | None = None,
-        seed: int | None = None,
-    ) -> Iterator[str]:  # fmt: skip
+    def stream(self, prompt: str, length: int, temperature: float = 1.0,
+               top_k: int | None = None, top_p: float | None = None, greedy: bool = False,
+               stop: str | None = None, seed: int | None = None) -> Iterator[str]:  # fmt: skip
         """`generate` with the same arguments, but in pieces as they are made.
 
         Returns:
@@ -132,13 +116,9 @@ class LanguageModel:
             raise InputError(f"stop must be a non-empty text or None, got {quote(stop)}")
         if not isinstance(prompt, str) or not prompt:
             raise InputError(f"the prompt must be a text of at least one token, got {prompt!r}")
-        if seed is not None:
-            check_count("seed", seed)
-        ids = generate_ids(
-            self.params, self.config, self.vocab.encode(prompt), length, temperature=temperature,
-            top_k=top_k, top_p=top_p, greedy=greedy, forbidden=self.vocab.unknown_id,
-            rng=np.random.default_rng(seed),
-        )  # fmt: skip
+        rng = np.random.default_rng(None if seed is None else check_count("seed", seed))
+        ids = generate_ids(self.params, self.config, self.vocab.encode(prompt), length, temperature,
+                           top_k, top_p, greedy, self.vocab.unknown_id, rng)  # fmt: skip
         return self._pieces(ids, prompt, stop)
 
     def _pieces(self, ids: Iterator[int], prompt: str, stop: str | None) -> Iterator[str]:
