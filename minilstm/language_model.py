@@ -124,7 +124,7 @@ class LanguageModel:
     def _pieces(self, ids: Iterator[int], prompt: str, stop: str | None) -> Iterator[str]:
         before, text = prompt, ""
         for id in ids:
-            piece = self.vocab.piece(id, before)
+            piece = self.vocab.decode([id], before)
             before, text = piece or before, text + piece
             yield piece
             if stop is not None and stop in text[-len(stop) - len(piece) :]:

@@ -14,9 +14,8 @@ from minilstm.cli import flags, runs, show, tell
 from minilstm.errors import InputError, IntArray, check_positive_int
 from minilstm.evaluation import Evaluation
 from minilstm.settings import DataConfig, helps, of_table
-from minilstm.text.corpora import load_corpus
+from minilstm.text.corpora import TextFile, load_corpus
 from minilstm.text.downloads import CORPORA
-from minilstm.text.files import TextFile
 
 _WINDOW, _WINDOWS = 256, 64  # tokens of a cold window; and how many are read side by side
 

@@ -6,8 +6,6 @@ it they are downloaded into the user's cache folder. They are not ours to ship: 
 (Merity et al. 2016, arXiv:1609.07843) is under CC BY-SA.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from dataclasses import dataclass
@@ -39,8 +37,7 @@ class DataFile:
         """ "ok", "missing", or "wrong": there, with another SHA-256."""
         if not self.local_path.is_file():
             return "missing"
-        with self.local_path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256(self.local_path.read_bytes()).hexdigest()
         return "ok" if digest == self.sha256 else "wrong"
 
 
@@ -153,17 +150,15 @@ def _download(address: str, file: DataFile) -> None:
     import pooch
 
     url, _, member = address.partition("#")
-    target = data_folder() / url.rpartition("/")[2] if member else file.local_path
-    pooch.retrieve(
-        url,
-        f"sha256:{ARCHIVES[target.name] if member else file.sha256}",
-        fname=target.name,
-        path=target.parent,
-        # The author's mirror of WikiText refuses Python's own names.
-        downloader=pooch.HTTPDownloader(headers={"User-Agent": "minilstm"}, chunk_size=1 << 16),
-    )
-    if member:  # which is the right one, since the archive is
-        file.local_path.parent.mkdir(parents=True, exist_ok=True)
-        part = file.local_path.with_suffix(f".{os.getpid()}.part")
-        part.write_bytes(zipfile.Path(target, member).read_bytes())
-        part.replace(file.local_path)
+    # The author's mirror of WikiText refuses Python's own names.
+    plain = pooch.HTTPDownloader(headers={"User-Agent": "minilstm"}, chunk_size=1 << 16)
+
+    def out_of_archive(url: str, target: str, _: object) -> None:
+        name = url.rpartition("/")[2]
+        sha256 = f"sha256:{ARCHIVES[name]}"
+        archive = pooch.retrieve(url, sha256, name, data_folder(), downloader=plain)
+        Path(target).write_bytes(zipfile.Path(archive, member).read_bytes())
+
+    folder, name = file.local_path.parent, file.local_path.name
+    download = out_of_archive if member else plain
+    pooch.retrieve(url, f"sha256:{file.sha256}", name, folder, downloader=download)

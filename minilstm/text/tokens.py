@@ -4,11 +4,10 @@ A text comes in pieces, str after str, so that it need never be in memory as a w
 the pieces, one after the other, are the tokens of the whole text wherever the pieces were cut.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
+from typing import Self
 
 from minilstm.errors import InputError, check_text, quote
 
@@ -73,7 +72,7 @@ class Normalisation:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, data: object) -> Normalisation:
+    def from_dict(cls, data: object) -> Self:
         """Return the normalisation that `to_dict` wrote; InputError where it could not have."""
         if not isinstance(data, dict) or data.keys() != {field.name for field in fields(cls)}:
             wanted = "a dict with the keys lower, collapse_whitespace and keep"

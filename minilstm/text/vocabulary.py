@@ -4,8 +4,6 @@
 it; a subclass says how a text falls into symbols, and how symbols make a text again.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -60,13 +58,13 @@ class Vocabulary:
             raise InputError(f"unknown must be {wanted}, got {quote(self.unknown)}")
 
     @cached_property
+    def _id_of(self) -> dict[str | None, int]:
+        return {symbol: i for i, symbol in enumerate(self.symbols)}
+
+    @property
     def unknown_id(self) -> int | None:
         """The id of the unknown symbol; None where there is none."""
-        return None if self.unknown is None else self.symbols.index(self.unknown)
-
-    @cached_property
-    def _id_of(self) -> dict[str, int]:
-        return {symbol: i for i, symbol in enumerate(self.symbols)}
+        return self._id_of.get(self.unknown)
 
     def __len__(self) -> int:
         return len(self.symbols)
@@ -83,28 +81,13 @@ class Vocabulary:
     def tokens(self, pieces: Iterable[str]) -> Iterator[Sequence[str]]:
         """Yield the symbols that a text in pieces falls into, many at a time.
 
-        A subclass's own. Symbols outside the vocabulary are yielded as they stand.
+        Symbols outside the vocabulary are yielded as they stand.
         """
-        raise NotImplementedError
+        return self.normalisation.pieces(pieces)  # a str is a sequence of its characters
 
-    def _join(self, symbols: Iterable[str]) -> str:
-        """The text that symbols make; a subclass's own."""
-        raise NotImplementedError
-
-    def piece(self, id: int, before: str) -> str:
-        """Return what the symbol of an id adds to the text `before` it, of which the end matters.
-
-        Adding piece to piece makes the text of all ids, so that it can be shown as it is made:
-
-        >>> vocab = WordVocabulary.from_text("hello world")
-        >>> text = "hello"
-        >>> text + vocab.piece(2, text)
-        'hello world'
-
-        Raises:
-            InputError: the id is out of range.
-        """
-        return self.decode([id])
+    def _piece(self, symbol: str, before: str) -> str:
+        """What a symbol adds to the text `before` it, of which only the end matters."""
+        return symbol
 
     def encode(self, text: str) -> NDArray[np.int64]:
         """Return the ids of the N symbols that a text falls into.
@@ -140,11 +123,19 @@ class Vocabulary:
             N += len(tokens)
         return np.frombuffer(ids, dtype)
 
-    def decode(self, ids: ArrayLike) -> str:
-        """Return the text of the ids.
+    def decode(self, ids: ArrayLike, before: str = "") -> str:
+        """Return the text of the ids, as it goes on after the text `before`.
+
+        So a text can be shown as it is made, id by id:
+
+        >>> vocab = WordVocabulary.from_text("hello world")
+        >>> text = vocab.decode([1])
+        >>> text, vocab.decode([2], text)
+        ('hello', ' world')
 
         Args:
             ids: (N,) array or list of integers, 0 <= id < V.
+            before: of it only the end matters.
         Raises:
             InputError: ids are not a row of integers, or one is out of range.
         """
@@ -153,25 +144,14 @@ class Vocabulary:
         if outside.size:
             got = f"{array[outside[0]]} at index {outside[0]}"
             raise InputError(f"ids must lie in 0..{V - 1} (V = {V}), got {got}")
-        return self._join(map(self.symbols.__getitem__, array.tolist()))
+        pieces = [before]
+        for id in array.tolist():
+            pieces.append(self._piece(self.symbols[id], pieces[-1]))
+        return "".join(pieces[1:])
 
     def to_dict(self) -> dict[str, object]:
         """Return plain lists and strings, fit for JSON; `vocabulary_from_dict` takes them back."""
         return {"kind": self.kind} | asdict(self) | {"symbols": list(self.symbols)}
-
-    @classmethod
-    def from_dict(cls, data: object) -> Self:
-        """Return the vocabulary that `to_dict` wrote.
-
-        Raises:
-            InputError: keys are missing or too many, the kind is another, or symbols do not fit.
-        """
-        keys = [field.name for field in fields(cls)]
-        if not isinstance(data, dict) or data.keys() != {"kind", *keys} or data["kind"] != cls.kind:
-            wanted = f"a dict with kind {cls.kind!r} and the keys {', '.join(keys)}"
-            raise InputError(f"a vocabulary must be {wanted}, got {quote(data)}")
-        values = {key: data[key] for key in keys}
-        return cls(**values | {"normalisation": Normalisation.from_dict(data["normalisation"])})
 
 
 class CharVocabulary(Vocabulary):
@@ -218,12 +198,6 @@ class CharVocabulary(Vocabulary):
             raise InputError(f"unknown must be no character of the text nor empty, got {unknown!r}")
         symbols = sorted(found) if unknown is None else [*sorted(found), unknown]
         return cls(tuple(symbols), unknown, normalisation)
-
-    def tokens(self, pieces: Iterable[str]) -> Iterator[Sequence[str]]:
-        return self.normalisation.pieces(pieces)  # a str is a sequence of its characters
-
-    def _join(self, symbols: Iterable[str]) -> str:
-        return "".join(symbols)
 
 
 @dataclass(frozen=True, repr=False)
@@ -283,29 +257,27 @@ class WordVocabulary(Vocabulary):
     def tokens(self, pieces: Iterable[str]) -> Iterator[Sequence[str]]:
         return words(self.normalisation.pieces(pieces), self.tokenizer)
 
-    def _join(self, symbols: Iterable[str]) -> str:
-        if self.tokenizer != "split":
-            return " ".join(symbols)
-        text = " ".join("\n" if symbol == EOS else symbol for symbol in symbols)
-        return text.replace(" \n", "\n").replace("\n ", "\n")
-
-    def piece(self, id: int, before: str) -> str:
-        word = self.decode([id])
-        return word if word == "\n" or before[-1:].strip() == "" else " " + word
+    def _piece(self, symbol: str, before: str) -> str:
+        if symbol == EOS and self.tokenizer == "split":
+            return "\n"
+        return " " + symbol if before[-1:].strip() else symbol
 
 
 def vocabulary_from_dict(data: object) -> Vocabulary:
     """Return the vocabulary, of characters or of words, that its `to_dict` wrote.
 
     Raises:
-        InputError: as `Vocabulary.from_dict`, and for a kind that there is not.
+        InputError: the kind is another, keys are missing or too many, or symbols do not fit.
 
     >>> vocabulary_from_dict(CharVocabulary.from_text("hello").to_dict())
     CharVocabulary(4 symbols: 'e', 'h', 'l', 'o')
     """
-    kind = data.get("kind") if isinstance(data, dict) else None
-    for cls in (CharVocabulary, WordVocabulary):
-        if kind == cls.kind:
-            return cls.from_dict(data)
     wanted = "a dict whose kind is 'char' or 'word'"
+    for cls in (CharVocabulary, WordVocabulary):
+        if isinstance(data, dict) and data.get("kind") == cls.kind:
+            keys = [field.name for field in fields(cls)]
+            if data.keys() == {"kind", *keys}:
+                normalisation = Normalisation.from_dict(data["normalisation"])
+                return cls(**{key: data[key] for key in keys} | {"normalisation": normalisation})
+            wanted = f"a dict with kind {cls.kind!r} and the keys {', '.join(keys)}"
     raise InputError(f"a vocabulary must be {wanted}, got {quote(data)}")
