@@ -37,6 +37,18 @@ def printable(text: str) -> str:
     return re.sub(r"[\0-\x08\x0b-\x1f\x7f-\x9f]", lambda c: f"\\x{ord(c[0]):02x}", text)
 
 
+def require(fits: bool, wanted: str, got: object) -> None:
+    """Do nothing where it fits; else raise the error that says what was wanted and what came.
+
+    >>> require(0 < 1.5 <= 1, "top_p must be above 0 and at most 1", 1.5)
+    Traceback (most recent call last):
+        ...
+    minilstm.errors.InputError: top_p must be above 0 and at most 1, got 1.5
+    """
+    if not fits:
+        raise InputError(f"{wanted}, got {got}")
+
+
 def check_positive_int(name: str, value: object) -> int:
     """Return value as an int; an InputError unless it is an integer (NumPy's too) above zero.
 
@@ -65,9 +77,8 @@ def check_count(name: str, value: object, least: int = 0) -> int:
     return int(value)
 
 
-def check_number(
-    name: str, value: object, wanted: str = "", fits: Callable[[float], bool] = lambda x: True
-) -> float:
+def check_number(name: str, value: object, wanted: str = "",
+                 fits: Callable[[float], bool] = lambda x: True) -> float:  # fmt: skip
     """Return value as a float; an InputError unless it is a finite number that fits.
 
     >>> check_number("dropout", 1.5, "in [0, 1)", lambda p: 0 <= p < 1)
@@ -98,8 +109,8 @@ def check_ids(ids: object) -> IntArray:
     array = np.asarray(ids)
     if isinstance(ids, list | tuple) and array.shape == (0,):
         array = array.astype(np.int64)  # [] has no dtype of its own; NumPy takes float64
-    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
-        raise InputError(f"ids must be a 1-D array of integers, got {array.ndim}-D {array.dtype}")
+    fits = array.ndim == 1 and np.issubdtype(array.dtype, np.integer)
+    require(fits, "ids must be a 1-D array of integers", f"{array.ndim}-D {array.dtype}")
     return array
 
 

@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from minilstm.backend import like, to_host
 from minilstm.checks import check_token_ids
-from minilstm.errors import InputError, IntArray, check_positive_int
+from minilstm.errors import IntArray, check_positive_int, require
 from minilstm.model import ModelConfig, Params, forward
 from minilstm.nn.loss import softmax_cross_entropy
 from minilstm.text.batching import contiguous_streams
@@ -54,9 +55,8 @@ class Evaluation:
         return {name: getattr(self, name) for name in names}
 
 
-def evaluate(
-    params: Params, config: ModelConfig, ids: IntArray, streams: int = 1, window: int | None = None
-) -> Evaluation:
+def evaluate(params: Params, config: ModelConfig, ids: IntArray, streams: int = 1,
+             window: int | None = None) -> Evaluation:  # fmt: skip
     """Score every token of a text but the first, given all that came before it; dropout is off.
 
     Every one of the N - 1 targets is scored, whatever `streams` is; the sum is in float64.
@@ -76,10 +76,8 @@ def evaluate(
         InputError: there are fewer than two tokens, or streams or window is no positive integer.
     """
     check_positive_int("streams", streams)
-    if window is not None:
-        check_positive_int("window", window)
-    if len(ids) < 2:
-        raise InputError(f"need a text of at least 2 tokens to score one, got {len(ids)}")
+    check_positive_int("window", 1 if window is None else window)
+    require(len(ids) >= 2, "need a text of at least 2 tokens to score one", len(ids))
     check_token_ids("ids", ids[None], config.vocab_size)
     pairs = len(ids) - 1
     totals = np.zeros(3)  # nats, hits, targets
@@ -87,11 +85,9 @@ def evaluate(
     # fill a row, read as one short row of their own.
     row = window or max(1, pairs // streams)
     whole = row * (pairs // row if window else min(streams, pairs))
-    for first in range(0, whole, row * streams):
-        last = min(first + row * streams, whole)
-        totals += _score(params, config, ids[first : last + 1], (last - first) // row)
-    if whole < pairs:
-        totals += _score(params, config, ids[whole:], 1)
+    for first, last in pairwise(sorted({*range(0, whole, row * streams), whole, pairs})):
+        rows = 1 if first == whole else (last - first) // row
+        totals += _score(params, config, ids[first : last + 1], rows)
     nats, hits, tokens = totals.tolist()
     return Evaluation(nats / tokens, hits / tokens, int(tokens))
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from minilstm.backend import like, to_host
 from minilstm.checks import check_token_ids
-from minilstm.errors import InputError, check_count, check_positive_int
+from minilstm.errors import check_count, check_positive_int, require
 from minilstm.model import ModelConfig, Params, forward
 
 
@@ -75,8 +75,7 @@ def generate_ids(params: Params, config: ModelConfig, prompt: np.ndarray, length
             them at the call, before the first id is asked for. Logits that are NaN, as a diverged
             model makes them, raise it where they come up.
     """
-    if len(prompt) == 0:
-        raise InputError("the prompt must have at least one token, got none")
+    require(len(prompt) > 0, "the prompt must have at least one token", "none")
     check_token_ids("the prompt", np.asarray(prompt)[None], config.vocab_size)
     check_count("length", length)
     check_sampling(temperature, top_k, top_p, config.vocab_size)
@@ -102,8 +101,8 @@ def generate_ids(params: Params, config: ModelConfig, prompt: np.ndarray, length
 
 
 def _check_logits(logits: np.ndarray) -> None:
-    if not np.isfinite(logits.max()):  # a NaN is the maximum wherever it stands
-        raise InputError(f"the largest logit must be finite, got {logits.max()}")
+    largest = logits.max()  # a NaN is the maximum wherever it stands
+    require(np.isfinite(largest), "the largest logit must be finite", largest)
 
 
 def check_sampling(temperature: float, top_k: int | None, top_p: float | None, V: int) -> None:
@@ -115,12 +114,9 @@ def check_sampling(temperature: float, top_k: int | None, top_p: float | None, V
     Raises:
         InputError: one of them is out of its range.
     """
-    if not (temperature > 0 and np.isfinite(temperature)):
-        hint = "for the likeliest token each time, ask for greedy"
-        raise InputError(f"temperature must be a finite number above 0, got {temperature}; {hint}")
+    got = f"{temperature}; for the likeliest token each time, ask for greedy"
+    require(0 < temperature < np.inf, "temperature must be a finite number above 0", got)
     if top_k is not None:
         check_positive_int("top_k", top_k)
-        if top_k > V:
-            raise InputError(f"top_k must be at most the vocabulary's {V}, got {top_k}")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise InputError(f"top_p must be above 0 and at most 1, got {top_p}")
+        require(top_k <= V, f"top_k must be at most the vocabulary's {V}", top_k)
+    require(top_p is None or 0 < top_p <= 1, "top_p must be above 0 and at most 1", top_p)

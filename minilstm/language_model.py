@@ -9,7 +9,7 @@ import numpy as np
 
 from minilstm.backend import to_device
 from minilstm.checkpoint import load_model, save_model
-from minilstm.errors import InputError, check_count, quote
+from minilstm.errors import check_count, quote, require
 from minilstm.evaluation import Evaluation, evaluate
 from minilstm.generation import generate_ids
 from minilstm.model import ModelConfig, Params
@@ -35,13 +35,12 @@ class LanguageModel:
     """
 
     def __init__(self, config: ModelConfig, params: Params, vocab: Vocabulary) -> None:
-        if len(vocab) != config.vocab_size:
-            size = f"config.vocab_size = {config.vocab_size} symbols"
-            raise InputError(f"the vocabulary must have {size}, got {len(vocab)}")
-        came, due = {k: tuple(p.shape) for k, p in params.items()}, config.parameter_shapes()
-        if odd := sorted({name for name, _ in came.items() ^ due.items()}):  # in one, or different
-            got, wanted = ({name: shapes.get(name) for name in odd} for shapes in (came, due))
-            raise InputError(f"params must have the config's shapes {wanted}, got {got}")
+        came, due = len(vocab), config.vocab_size
+        require(came == due, f"the vocabulary must have config.vocab_size = {due} symbols", came)
+        shapes, wanted = {k: tuple(p.shape) for k, p in params.items()}, config.parameter_shapes()
+        odd = sorted({name for name, _ in shapes.items() ^ wanted.items()})  # in one, or different
+        one, other = ({name: table.get(name) for name in odd} for table in (wanted, shapes))
+        require(not odd, f"params must have the config's shapes {one}", other)
         self.config, self.params, self.vocab = config, params, vocab
 
     def to(self, device: str) -> Self:
@@ -112,10 +111,10 @@ class LanguageModel:
         Raises:
             InputError: as `generate`, and at the call, not at the first piece.
         """
-        if stop is not None and (not isinstance(stop, str) or not stop):
-            raise InputError(f"stop must be a non-empty text or None, got {quote(stop)}")
-        if not isinstance(prompt, str) or not prompt:
-            raise InputError(f"the prompt must be a text of at least one token, got {prompt!r}")
+        fits = stop is None or (isinstance(stop, str) and stop != "")
+        require(fits, "stop must be a non-empty text or None", quote(stop))
+        fits = isinstance(prompt, str) and prompt != ""
+        require(fits, "the prompt must be a text of at least one token", quote(prompt))
         rng = np.random.default_rng(None if seed is None else check_count("seed", seed))
         ids = generate_ids(self.params, self.config, self.vocab.encode(prompt), length, temperature,
                            top_k, top_p, greedy, self.vocab.unknown_id, rng)  # fmt: skip

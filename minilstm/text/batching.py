@@ -20,7 +20,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike
 
-from minilstm.errors import InputError, IntArray, check_ids, check_positive_int
+from minilstm.errors import IntArray, check_ids, check_positive_int, require
 
 Batch = tuple[IntArray, IntArray, bool]  # inputs (T, B), targets (T, B), starts
 
@@ -163,9 +163,8 @@ def _fit(ids: ArrayLike, B: int, T: int, fewer: bool = False) -> tuple[IntArray,
     """
     B, T = check_positive_int("batch_size", B), check_positive_int("seq_len", T)
     tokens = check_ids(ids)
-    if (N := len(tokens)) < 2:
-        raise InputError(f"need at least 2 tokens to have one (input, target) pair, got {N}")
-    asked = B, T
+    asked, N = (B, T), len(tokens)
+    require(N >= 2, "need at least 2 tokens to have one (input, target) pair", N)
     B, T = min(B, max(1, (N - 1) // T)) if fewer else B, min(T, N - 1)
     if (B, T) != asked:
         sizes = "batch_size=%d, seq_len=%d"

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from minilstm.errors import InputError, IntArray, check_number, check_text, quote
-from minilstm.text import downloads
+from minilstm.errors import InputError, IntArray, check_number, check_text, quote, require
+from minilstm.text.downloads import CORPORA, fetch
 from minilstm.text.tokens import AS_IT_IS, UNKNOWN, Normalisation, words
 from minilstm.text.vocabulary import MAX_NAMED, CharVocabulary, Vocabulary, WordVocabulary
 
@@ -23,6 +23,7 @@ BLOCK = 1 << 20  # characters read at a time
 Text = Iterable[str]  # in pieces; each `for` loop over it begins anew
 
 
+@dataclass
 class TextFile:
     """The text of a UTF-8 file, in pieces; each `for` loop over it reads the file anew.
 
@@ -34,18 +35,17 @@ class TextFile:
     not UTF-8, or holds a NUL, which no text does.
     """
 
-    def __init__(self, path: str | PathLike[str]) -> None:
-        self.path = Path(path)
-        self._name = repr(os.fspath(path))  # repr: it may hold a newline, and messages are one line
-        self.notes: tuple[str, ...] = ()
+    path: str | PathLike[str]
+    notes: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[str]:
-        notes, empty, want = [], True, f"want a UTF-8 text file, but {self._name}"
+        name = repr(os.fspath(self.path))  # repr: it may hold a newline, and messages are one line
+        notes, empty, want = [], True, f"want a UTF-8 text file, but {name}"
         try:
-            with self.path.open("rb") as file:
+            with Path(self.path).open("rb") as file:
                 if file.peek(3).startswith(codecs.BOM_UTF8):
                     file.seek(3)
-                    notes.append(f"{self._name}: the byte order mark was dropped")
+                    notes.append(f"{name}: the byte order mark was dropped")
                 lines = io.TextIOWrapper(file, "utf-8")
                 try:
                     while text := lines.read(BLOCK):
@@ -65,7 +65,7 @@ class TextFile:
             raise InputError(f"{want} is empty")
         ends = lines.newlines if isinstance(lines.newlines, tuple) else (lines.newlines,)
         if odd := [name for name, end in (("CR LF", "\r\n"), ("CR", "\r")) if end in ends]:
-            notes.append(f"{self._name}: line ends {' and '.join(odd)} were read as LF")
+            notes.append(f"{name}: line ends {' and '.join(odd)} were read as LF")
         self.notes = tuple(notes)
 
 
@@ -173,8 +173,7 @@ def load_corpus(name_or_path: str | PathLike[str], level: str = "char", *,
     too short to hold anything out: training on all of it, validating on nothing
     """
     level = level if vocab is None else vocab.kind
-    if level not in ("char", "word"):
-        raise InputError(f"level must be 'char' or 'word', got {quote(level)}")
+    require(level in ("char", "word"), "level must be 'char' or 'word'", quote(level))
 
     # Which text trains, and which validates.
     texts, notes = _texts(name_or_path), []
@@ -206,11 +205,10 @@ def load_corpus(name_or_path: str | PathLike[str], level: str = "char", *,
     for part, text in texts.items():
         count = 0 if vocab.unknown_id is None else np.count_nonzero(ids[part] == vocab.unknown_id)
         if count and (outside := _outside(vocab, text)):  # which reads the text once more
+            some = ", ".join(map(repr, outside[:MAX_NAMED]))
             more = f" and {len(outside) - MAX_NAMED:,} more" if len(outside) > MAX_NAMED else ""
-            notes.append(
-                f"{part}: outside the vocabulary are {', '.join(map(repr, outside[:MAX_NAMED]))}"
-                f"{more}; {count:,} of {len(ids[part]):,} tokens are read as {vocab.unknown}"
-            )
+            read = f"{count:,} of {len(ids[part]):,} tokens are read as {vocab.unknown}"
+            notes.append(f"{part}: outside the vocabulary are {some}{more}; {read}")
     notes = [*(note for file in files for note in file.notes), *notes]
     parts = ids["train"], ids.get("valid"), ids.get("test")
     return Corpus(os.fspath(name_or_path), vocab, *parts, tuple(notes))
@@ -220,11 +218,11 @@ def _texts(name_or_path: str | PathLike[str]) -> dict[str, Text]:
     """The parts that a corpus is published in."""
     if name_or_path == "hello":
         return {"train": ["hello"]}
-    if isinstance(name_or_path, str) and name_or_path in downloads.CORPORA:
-        return {part: TextFile(path) for part, path in downloads.fetch(name_or_path).items()}
-    if isinstance(name_or_path, str) and not os.path.exists(name_or_path):
-        wanted = f"a text file or one of the corpora {', '.join(downloads.CORPORA)}"
-        raise InputError(f"want {wanted}, got {name_or_path!r}, which does not exist")
+    if isinstance(name_or_path, str) and name_or_path in CORPORA:
+        return {part: TextFile(path) for part, path in fetch(name_or_path).items()}
+    fits = not isinstance(name_or_path, str) or os.path.exists(name_or_path)
+    wanted = f"want a text file or one of the corpora {', '.join(CORPORA)}"
+    require(fits, wanted, f"{name_or_path!r}, which does not exist")
     return {"train": TextFile(name_or_path)}
 
 

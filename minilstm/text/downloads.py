@@ -8,14 +8,13 @@ it they are downloaded into the user's cache folder. They are not ours to ship: 
 
 import hashlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from minilstm.errors import InputError, quote
+from minilstm.errors import InputError, quote, require
 
 
-@dataclass(frozen=True)
-class DataFile:
+class DataFile(NamedTuple):
     """One file of a corpus.
 
     Attributes:
@@ -96,8 +95,8 @@ def corpus_files(name: str) -> tuple[DataFile, ...]:
     Raises:
         InputError: there is no corpus of that name.
     """
-    if not isinstance(name, str) or name not in CORPORA:
-        raise InputError(f"want one of the corpora {', '.join(CORPORA)}, got {quote(name)}")
+    fits = isinstance(name, str) and name in CORPORA
+    require(fits, f"want one of the corpora {', '.join(CORPORA)}", quote(name))
     return tuple(CORPORA[name].values())
 
 
@@ -155,10 +154,9 @@ def _download(address: str, file: DataFile) -> None:
 
     def out_of_archive(url: str, target: str, _: object) -> None:
         name = url.rpartition("/")[2]
-        sha256 = f"sha256:{ARCHIVES[name]}"
-        archive = pooch.retrieve(url, sha256, name, data_folder(), downloader=plain)
+        known = f"sha256:{ARCHIVES[name]}"
+        archive = pooch.retrieve(url, known, name, data_folder(), downloader=plain)
         Path(target).write_bytes(zipfile.Path(archive, member).read_bytes())
 
-    folder, name = file.local_path.parent, file.local_path.name
-    download = out_of_archive if member else plain
-    pooch.retrieve(url, f"sha256:{file.sha256}", name, folder, downloader=download)
+    path, download = file.local_path, out_of_archive if member else plain
+    pooch.retrieve(url, f"sha256:{file.sha256}", path.name, path.parent, downloader=download)

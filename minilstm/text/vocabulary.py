@@ -15,7 +15,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minilstm.errors import InputError, IntArray, check_ids, check_positive_int, quote
+from minilstm.errors import InputError, IntArray, check_ids, check_positive_int, quote, require
 from minilstm.text.tokens import AS_IT_IS, EOS, UNKNOWN, Normalisation, check_tokenizer, words
 
 MAX_NAMED = 5  # symbols named in one error message
@@ -43,8 +43,8 @@ class Vocabulary:
     _symbol: ClassVar[re.Pattern[str]]  # matches each of its symbols but, perhaps, unknown
 
     def __post_init__(self) -> None:
-        if not isinstance(self.symbols, list | tuple) or not self.symbols:
-            raise InputError(f"symbols must be a non-empty list, got {quote(self.symbols)}")
+        fits = isinstance(self.symbols, list | tuple) and len(self.symbols) > 0
+        require(fits, "symbols must be a non-empty list", quote(self.symbols))
         object.__setattr__(self, "symbols", tuple(self.symbols))
         seen: set[str] = set()
         for i, symbol in enumerate(self.symbols):
@@ -53,9 +53,8 @@ class Vocabulary:
                 got = f"{quote(symbol)} at index {i}"
                 raise InputError(f"symbols must be distinct {self.kind}s, got {got}")
             seen.add(symbol)
-        if self.unknown not in (None, *self.symbols):
-            wanted = "None or one of the symbols"
-            raise InputError(f"unknown must be {wanted}, got {quote(self.unknown)}")
+        fits = self.unknown in (None, *self.symbols)
+        require(fits, "unknown must be None or one of the symbols", quote(self.unknown))
 
     @cached_property
     def _id_of(self) -> dict[str | None, int]:
@@ -73,10 +72,8 @@ class Vocabulary:
         return symbol in self._id_of
 
     def __repr__(self) -> str:
-        shown = [repr(symbol) for symbol in self.symbols]
-        if len(shown) > 6:
-            shown[3:-1] = ["..."]
-        return f"{type(self).__name__}({len(self)} symbols: {', '.join(shown)})"
+        shown = quote(list(self.symbols))[1:-1]  # the first few
+        return f"{type(self).__name__}({len(self)} symbols: {shown})"
 
     def tokens(self, pieces: Iterable[str]) -> Iterator[Sequence[str]]:
         """Yield the symbols that a text in pieces falls into, many at a time.
@@ -192,10 +189,9 @@ class CharVocabulary(Vocabulary):
         'hel<unk><unk>'
         """
         found = set(chain.from_iterable(normalisation.pieces(text)))
-        if not found:
-            raise InputError("text must have at least one character, got ''")
-        if unknown == "" or unknown in found:
-            raise InputError(f"unknown must be no character of the text nor empty, got {unknown!r}")
+        require(len(found) > 0, "text must have at least one character", "''")
+        fits = unknown not in found | {""}
+        require(fits, "unknown must be no character of the text nor empty", quote(unknown))
         symbols = sorted(found) if unknown is None else [*sorted(found), unknown]
         return cls(tuple(symbols), unknown, normalisation)
 
@@ -212,7 +208,7 @@ class WordVocabulary(Vocabulary):
 
     >>> vocab = WordVocabulary.from_text("To be, or not to be?")
     >>> vocab
-    WordVocabulary(7 symbols: '<unk>', 'be', 'to', ..., 'or')
+    WordVocabulary(7 symbols: '<unk>', 'be', 'to', ',', '?', 'not', ...)
     >>> vocab.encode("To sleep?")
     array([2, 0, 4])
     >>> vocab.decode([2, 1, 4])
@@ -244,13 +240,10 @@ class WordVocabulary(Vocabulary):
                 min_count is no positive integer.
         """
         check_positive_int("min_count", min_count)
-        counts: Counter[str] = Counter()
-        for tokens in words(normalisation.pieces(text), tokenizer):
-            counts.update(tokens)
+        counts = Counter(chain.from_iterable(words(normalisation.pieces(text), tokenizer)))
         del counts[UNKNOWN]  # a literal <unk> in the text is the same symbol
         kept = [word for word, count in counts.items() if count >= min_count]
-        if not kept:
-            raise InputError(f"text must have a word with a count of {min_count} or more, got none")
+        require(len(kept) > 0, f"text must have a word with a count of {min_count} or more", "none")
         kept.sort(key=lambda word: (-counts[word], word))
         return cls((UNKNOWN, *kept), UNKNOWN, normalisation, tokenizer)
 

@@ -258,7 +258,7 @@ def test_encoding_returns_an_array_of_its_own():
 def test_repr_is_short():
     assert repr(CharVocabulary.from_text("a\n")) == r"CharVocabulary(2 symbols: '\n', 'a')"
     many = CharVocabulary.from_text("".join(map(chr, range(97, 123))), unknown="?")
-    assert repr(many) == "CharVocabulary(27 symbols: 'a', 'b', 'c', ..., '?')"
+    assert repr(many) == "CharVocabulary(27 symbols: 'a', 'b', 'c', 'd', 'e', 'f', ...)"
 
 
 HELLO = CharVocabulary.from_text("hello")
