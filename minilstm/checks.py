@@ -3,7 +3,7 @@
 from typing import Any
 
 from minilstm.backend import Array, is_on_host
-from minilstm.errors import quote, require
+from minilstm.errors import InputError, quote, require
 
 State = tuple[Array, Array]
 
@@ -38,8 +38,8 @@ def check_token_ids(name: str, ids: Any, V: int, shape: tuple[int, ...] | None =
 def check_state(name: str, state: Any, shape: tuple[int, int, int], reference: Array) -> None:
     """InputError unless state is a pair h, c of arrays (L, B, H) = shape, in the precision of
     reference."""
-    fits = isinstance(state, tuple | list) and len(state) == 2
-    require(fits, f"{name} must be a pair (h, c) of arrays", quote(state))
+    if not isinstance(state, tuple | list) or len(state) != 2:  # only then: quoting would wait
+        raise InputError(f"{name} must be a pair (h, c) of arrays, got {quote(state)}")
     for part, array in zip(("h", "c"), state, strict=True):
         check_shape(f"{name} {part}", array, shape, "(L, B, H)")
         check_precision(f"{name} {part}", array, reference)

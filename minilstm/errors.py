@@ -40,6 +40,8 @@ def printable(text: str) -> str:
 def require(fits: bool, wanted: str, got: object) -> None:
     """Do nothing where it fits; else raise the error that says what was wanted and what came.
 
+    Both are made whether it fits or not, so they must cost next to nothing: no repr of an array.
+
     >>> require(0 < 1.5 <= 1, "top_p must be above 0 and at most 1", 1.5)
     Traceback (most recent call last):
         ...
@@ -107,9 +109,8 @@ def check_ids(ids: object) -> IntArray:
     minilstm.errors.InputError: ids must be a 1-D array of integers, got 1-D float64
     """
     array = np.asarray(ids)
-    if isinstance(ids, list | tuple) and array.shape == (0,):
-        array = array.astype(np.int64)  # [] has no dtype of its own; NumPy takes float64
-    fits = array.ndim == 1 and np.issubdtype(array.dtype, np.integer)
+    # [] has no dtype of its own; NumPy takes float64.
+    fits = array.ndim == 1 and (array.size == 0 or np.issubdtype(array.dtype, np.integer))
     require(fits, "ids must be a 1-D array of integers", f"{array.ndim}-D {array.dtype}")
     return array
 

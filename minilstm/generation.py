@@ -10,7 +10,6 @@ from collections.abc import Iterator
 import numpy as np
 
 from minilstm.backend import like, to_host
-from minilstm.checks import check_token_ids
 from minilstm.errors import check_count, check_positive_int, require
 from minilstm.model import ModelConfig, Params, forward
 
@@ -62,7 +61,7 @@ def generate_ids(params: Params, config: ModelConfig, prompt: np.ndarray, length
 
     Args:
         params, config: the model, as for `forward`.
-        prompt: (N,) ids, N ≥ 1.
+        prompt: (N,) ids, N ≥ 1, each below V.
         length: number of tokens to make, ≥ 0.
         temperature, top_k, top_p: as for `next_token_probabilities`.
         greedy: always the likeliest token; the other settings have no say.
@@ -76,7 +75,6 @@ def generate_ids(params: Params, config: ModelConfig, prompt: np.ndarray, length
             model makes them, raise it where they come up.
     """
     require(len(prompt) > 0, "the prompt must have at least one token", "none")
-    check_token_ids("the prompt", np.asarray(prompt)[None], config.vocab_size)
     check_count("length", length)
     check_sampling(temperature, top_k, top_p, config.vocab_size)
     rng = rng or np.random.default_rng()

@@ -123,10 +123,9 @@ def _obtain(file: DataFile, status: str) -> None:
     known_by = f"SHA-256 {file.sha256} ({file.size:,} bytes)"
     by_hand = f"put the file with {known_by} at {file.local_path} by hand"
     if os.environ.get("MINILSTM_DATA"):
-        raise InputError(
-            f"{file.path} is {status} in the folder that MINILSTM_DATA names: {by_hand}, from "
-            f"{' or '.join(file.addresses)}, or unset MINILSTM_DATA to have it downloaded"
-        )
+        fault = f"{file.path} is {status} in the folder that MINILSTM_DATA names"
+        remedy = f"{' or '.join(file.addresses)}, or unset MINILSTM_DATA to have it downloaded"
+        raise InputError(f"{fault}: {by_hand}, from {remedy}")
     failures = []
     for address in file.addresses:
         try:

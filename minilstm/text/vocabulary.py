@@ -1,7 +1,8 @@
 """Symbols <-> ids: the V distinct symbols of a text, numbered from 0 to V - 1.
 
 `Vocabulary` holds the numbering and is the one place that knows what to do with a symbol outside
-it; a subclass says how a text falls into symbols, and how symbols make a text again.
+it. To it a text is its characters; `WordVocabulary` says how a text falls into words instead, and
+how words make a text again.
 """
 
 import re
