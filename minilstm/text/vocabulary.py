@@ -73,8 +73,7 @@ class Vocabulary:
         return symbol in self._id_of
 
     def __repr__(self) -> str:
-        shown = quote(list(self.symbols))[1:-1]  # the first few
-        return f"{type(self).__name__}({len(self)} symbols: {shown})"
+        return f"{type(self).__name__}({len(self)} symbols: {quote(list(self.symbols))[1:-1]})"
 
     def tokens(self, pieces: Iterable[str]) -> Iterator[Sequence[str]]:
         """Yield the symbols that a text in pieces falls into, many at a time.
