@@ -64,7 +64,7 @@ class TextFile:
         if empty:
             raise InputError(f"{want} is empty")
         ends = lines.newlines if isinstance(lines.newlines, tuple) else (lines.newlines,)
-        if odd := [name for name, end in (("CR LF", "\r\n"), ("CR", "\r")) if end in ends]:
+        if odd := [kind for kind, end in (("CR LF", "\r\n"), ("CR", "\r")) if end in ends]:
             notes.append(f"{name}: line ends {' and '.join(odd)} were read as LF")
         self.notes = tuple(notes)
 
