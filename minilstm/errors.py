@@ -37,6 +37,20 @@ def printable(text: str) -> str:
     return re.sub(r"[\0-\x08\x0b-\x1f\x7f-\x9f]", lambda c: f"\\x{ord(c[0]):02x}", text)
 
 
+def require(fits: bool, wanted: str, got: object) -> None:
+    """Do nothing where it fits; else raise the error that says what was wanted and what came.
+
+    Both are made whether it fits or not, so they must cost next to nothing: no repr of an array.
+
+    >>> require(0 < 1.5 <= 1, "top_p must be above 0 and at most 1", 1.5)
+    Traceback (most recent call last):
+        ...
+    minilstm.errors.InputError: top_p must be above 0 and at most 1, got 1.5
+    """
+    if not fits:
+        raise InputError(f"{wanted}, got {got}")
+
+
 def check_positive_int(name: str, value: object) -> int:
     """Return value as an int; an InputError unless it is an integer (NumPy's too) above zero.
 
@@ -47,30 +61,26 @@ def check_positive_int(name: str, value: object) -> int:
         ...
     minilstm.errors.InputError: seq_len must be a positive integer, got 0
     """
-    return _check_int(name, value, 1, "a positive integer")
+    return check_count(name, value, least=1)
 
 
-def check_count(name: str, value: object) -> int:
-    """As check_positive_int, but zero will do.
+def check_count(name: str, value: object, least: int = 0) -> int:
+    """Return value as an int; an InputError unless it is an integer of at least `least`.
 
     >>> check_count("seed", -1)
     Traceback (most recent call last):
         ...
     minilstm.errors.InputError: seed must be an integer from 0 up, got -1
     """
-    return _check_int(name, value, 0, "an integer from 0 up")
-
-
-def _check_int(name: str, value: object, least: int, wanted: str) -> int:
     # True is an int to Python, and seq_len=True is a mistake all the same.
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        wanted = "a positive integer" if least == 1 else f"an integer from {least} up"
         raise InputError(f"{name} must be {wanted}, got {quote(value)}")
     return int(value)
 
 
-def check_number(
-    name: str, value: object, wanted: str = "", fits: Callable[[float], bool] = lambda x: True
-) -> float:
+def check_number(name: str, value: object, wanted: str = "",
+                 fits: Callable[[float], bool] = lambda x: True) -> float:  # fmt: skip
     """Return value as a float; an InputError unless it is a finite number that fits.
 
     >>> check_number("dropout", 1.5, "in [0, 1)", lambda p: 0 <= p < 1)
@@ -82,8 +92,7 @@ def check_number(
         number = float(value)
         if math.isfinite(number) and fits(number):
             return number
-    wanted = f"a finite number {wanted}".rstrip()
-    raise InputError(f"{name} must be {wanted}, got {quote(value)}")
+    raise InputError(f"{name} must be {f'a finite number {wanted}'.rstrip()}, got {quote(value)}")
 
 
 def check_ids(ids: object) -> IntArray:
@@ -100,11 +109,9 @@ def check_ids(ids: object) -> IntArray:
     minilstm.errors.InputError: ids must be a 1-D array of integers, got 1-D float64
     """
     array = np.asarray(ids)
-    if isinstance(ids, list | tuple) and array.shape == (0,):
-        array = array.astype(np.int64)  # [] has no dtype of its own; NumPy takes float64
-    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
-        got = f"{array.ndim}-D {array.dtype}"
-        raise InputError(f"ids must be a 1-D array of integers, got {got}")
+    # [] has no dtype of its own; NumPy takes float64.
+    fits = array.ndim == 1 and (array.size == 0 or np.issubdtype(array.dtype, np.integer))
+    require(fits, "ids must be a 1-D array of integers", f"{array.ndim}-D {array.dtype}")
     return array
 
 

@@ -1,15 +1,14 @@
 """How well a model predicts a text: every target but none twice, in nats, bits and perplexity."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from minilstm.backend import like, to_host
 from minilstm.checks import check_token_ids
-from minilstm.errors import InputError, IntArray, check_positive_int
+from minilstm.errors import IntArray, check_positive_int, require
 from minilstm.model import ModelConfig, Params, forward
 from minilstm.nn.loss import softmax_cross_entropy
 from minilstm.text.batching import contiguous_streams
@@ -52,15 +51,12 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, float | int]:
         """The five figures by name."""
-        return {
-            "loss": self.loss, "perplexity": self.perplexity, "bits_per_token": self.bits_per_token,
-            "accuracy": self.accuracy, "tokens": self.tokens,
-        }  # fmt: skip
+        names = ("loss", "perplexity", "bits_per_token", "accuracy", "tokens")
+        return {name: getattr(self, name) for name in names}
 
 
-def evaluate(
-    params: Params, config: ModelConfig, ids: IntArray, streams: int = 1, window: int | None = None
-) -> Evaluation:
+def evaluate(params: Params, config: ModelConfig, ids: IntArray, streams: int = 1,
+             window: int | None = None) -> Evaluation:  # fmt: skip
     """Score every token of a text but the first, given all that came before it; dropout is off.
 
     Every one of the N - 1 targets is scored, whatever `streams` is; the sum is in float64.
@@ -80,24 +76,20 @@ def evaluate(
         InputError: there are fewer than two tokens, or streams or window is no positive integer.
     """
     check_positive_int("streams", streams)
-    if window is not None:
-        check_positive_int("window", window)
-    if len(ids) < 2:
-        raise InputError(f"need a text of at least 2 tokens to score one, got {len(ids)}")
+    check_positive_int("window", 1 if window is None else window)
+    require(len(ids) >= 2, "need a text of at least 2 tokens to score one", len(ids))
     check_token_ids("ids", ids[None], config.vocab_size)
     pairs = len(ids) - 1
     totals = np.zeros(3)  # nats, hits, targets
-    # Pieces of the text, each read as B rows of equal length; and the few pairs that do not fill
-    # a row, read as one short row of their own.
-    row = window if window is not None else max(1, pairs // streams)
-    whole = row * (pairs // row) if window is not None else row * min(streams, pairs)
-    for first in range(0, whole, row * streams):
-        last = min(first + row * streams, whole)
-        totals += _score(params, config, ids[first : last + 1], (last - first) // row)
-    if whole < pairs:
-        totals += _score(params, config, ids[whole:], 1)
-    nats, hits, targets = totals
-    return Evaluation(float(nats / targets), float(hits / targets), int(targets))
+    # Rows of equal length, at most `streams` of them side by side; and the few pairs that do not
+    # fill a row, read as one short row of their own.
+    row = window or max(1, pairs // streams)
+    whole = row * (pairs // row if window else min(streams, pairs))
+    for first, last in pairwise(sorted({*range(0, whole, row * streams), whole, pairs})):
+        rows = 1 if first == whole else (last - first) // row
+        totals += _score(params, config, ids[first : last + 1], rows)
+    nats, hits, tokens = totals.tolist()
+    return Evaluation(nats / tokens, hits / tokens, int(tokens))
 
 
 def _score(params: Params, config: ModelConfig, ids: IntArray, B: int) -> np.ndarray:

@@ -5,22 +5,17 @@ Tokens are drawn on the host with NumPy, so a seed gives the same text on CPU an
 their logits agree.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np
 
 from minilstm.backend import like, to_host
-from minilstm.checks import check_token_ids
-from minilstm.errors import InputError, check_count, check_positive_int
+from minilstm.errors import check_count, check_positive_int, require
 from minilstm.model import ModelConfig, Params, forward
 
 
-def next_token_probabilities(
-    logits: np.ndarray, temperature: float = 1.0, top_k: int | None = None,
-    top_p: float | None = None,
-) -> np.ndarray:  # fmt: skip
+def next_token_probabilities(logits: np.ndarray, temperature: float = 1.0, top_k: int | None = None,
+                             top_p: float | None = None) -> np.ndarray:  # fmt: skip
     """softmax(logits / temperature), restricted to the likeliest tokens, in float64.
 
     Args:
@@ -56,18 +51,17 @@ def next_token_probabilities(
     return p
 
 
-def generate_ids(
-    params: Params, config: ModelConfig, prompt: np.ndarray, length: int, *,
-    temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None,
-    greedy: bool = False, forbidden: int | None = None, rng: np.random.Generator | None = None,
-) -> Iterator[int]:  # fmt: skip
+def generate_ids(params: Params, config: ModelConfig, prompt: np.ndarray, length: int,
+                 temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None,
+                 greedy: bool = False, forbidden: int | None = None,
+                 rng: np.random.Generator | None = None) -> Iterator[int]:  # fmt: skip
     """Yield `length` token ids that continue `prompt`, each as soon as it is known.
 
     Dropout is never active here.
 
     Args:
         params, config: the model, as for `forward`.
-        prompt: (N,) ids, N ≥ 1.
+        prompt: (N,) ids, N ≥ 1, each below V.
         length: number of tokens to make, ≥ 0.
         temperature, top_k, top_p: as for `next_token_probabilities`.
         greedy: always the likeliest token; the other settings have no say.
@@ -80,29 +74,24 @@ def generate_ids(
             them at the call, before the first id is asked for. Logits that are NaN, as a diverged
             model makes them, raise it where they come up.
     """
-    if len(prompt) == 0:
-        raise InputError("the prompt must have at least one token, got none")
-    check_token_ids("the prompt", np.asarray(prompt)[None], config.vocab_size)
+    require(len(prompt) > 0, "the prompt must have at least one token", "none")
     check_count("length", length)
     check_sampling(temperature, top_k, top_p, config.vocab_size)
-    rng = rng if rng is not None else np.random.default_rng()
-
-    def choose(logits: np.ndarray) -> int:
-        """The next token, from the logits (V,) of the last step."""
-        if forbidden is not None:
-            logits[forbidden] = -np.inf
-        if greedy:
-            _check_logits(logits)
-            return int(logits.argmax())
-        p = next_token_probabilities(logits, temperature, top_k, top_p)
-        return int(rng.choice(len(p), p=p))
+    rng = rng or np.random.default_rng()
 
     def ids() -> Iterator[int]:
-        inputs = np.asarray(prompt).reshape(-1, 1)  # (T, 1): the whole prompt in one pass
-        state = None
+        inputs, state = np.asarray(prompt).reshape(-1, 1), None  # (T, 1): the prompt in one pass
         for _ in range(length):
             logits, state = forward(params, config, like(inputs, params["fc.b"]), state)
-            token = choose(to_host(logits[-1, 0].copy()))  # (V,): all that leaves the device
+            last = to_host(logits[-1, 0].copy())  # (V,): all that leaves the device
+            if forbidden is not None:
+                last[forbidden] = -np.inf
+            if greedy:
+                _check_logits(last)
+                token = int(last.argmax())
+            else:
+                p = next_token_probabilities(last, temperature, top_k, top_p)
+                token = int(rng.choice(len(p), p=p))
             yield token
             inputs = np.array([[token]])
 
@@ -110,8 +99,8 @@ def generate_ids(
 
 
 def _check_logits(logits: np.ndarray) -> None:
-    if not np.isfinite(logits.max()):  # a NaN is the maximum wherever it stands
-        raise InputError(f"the largest logit must be finite, got {logits.max()}")
+    largest = logits.max()  # a NaN is the maximum wherever it stands
+    require(np.isfinite(largest), "the largest logit must be finite", largest)
 
 
 def check_sampling(temperature: float, top_k: int | None, top_p: float | None, V: int) -> None:
@@ -123,14 +112,9 @@ def check_sampling(temperature: float, top_k: int | None, top_p: float | None, V
     Raises:
         InputError: one of them is out of its range.
     """
-    if not (temperature > 0 and np.isfinite(temperature)):
-        raise InputError(
-            f"temperature must be a finite number above 0, got {temperature}; "
-            "for the likeliest token each time, ask for greedy"
-        )
+    got = f"{temperature}; for the likeliest token each time, ask for greedy"
+    require(0 < temperature < np.inf, "temperature must be a finite number above 0", got)
     if top_k is not None:
         check_positive_int("top_k", top_k)
-        if top_k > V:
-            raise InputError(f"top_k must be at most the vocabulary's {V}, got {top_k}")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise InputError(f"top_p must be above 0 and at most 1, got {top_p}")
+        require(top_k <= V, f"top_k must be at most the vocabulary's {V}", top_k)
+    require(top_p is None or 0 < top_p <= 1, "top_p must be above 0 and at most 1", top_p)

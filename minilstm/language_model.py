@@ -1,15 +1,15 @@
 """LanguageModel: config, parameters and vocabulary in one hand; text in, text and figures out."""
 
-from __future__ import annotations
-
 import math
-import os
 from collections.abc import Iterator
+from os import PathLike
+from typing import Self
 
 import numpy as np
 
 from minilstm.backend import to_device
-from minilstm.errors import InputError, check_count, quote
+from minilstm.checkpoint import load_model, save_model
+from minilstm.errors import check_count, quote, require
 from minilstm.evaluation import Evaluation, evaluate
 from minilstm.generation import generate_ids
 from minilstm.model import ModelConfig, Params
@@ -35,24 +35,15 @@ class LanguageModel:
     """
 
     def __init__(self, config: ModelConfig, params: Params, vocab: Vocabulary) -> None:
-        if len(vocab) != config.vocab_size:
-            raise InputError(
-                f"the vocabulary must have config.vocab_size = {config.vocab_size} symbols, "
-                f"got {len(vocab)}"
-            )
-        shapes = {name: tuple(p.shape) for name, p in params.items()}
-        wanted = config.parameter_shapes()
-        if shapes != wanted:
-            odd = sorted(k for k in shapes.keys() | wanted.keys() if shapes.get(k) != wanted.get(k))
-            raise InputError(
-                "params must have the config's shapes "
-                f"{ {k: wanted.get(k) for k in odd} }, got { {k: shapes.get(k) for k in odd} }"
-            )
-        self.config = config
-        self.params = params
-        self.vocab = vocab
+        came, due = len(vocab), config.vocab_size
+        require(came == due, f"the vocabulary must have config.vocab_size = {due} symbols", came)
+        shapes, wanted = {k: tuple(p.shape) for k, p in params.items()}, config.parameter_shapes()
+        odd = sorted({name for name, _ in shapes.items() ^ wanted.items()})  # in one, or different
+        one, other = ({name: table.get(name) for name in odd} for table in (wanted, shapes))
+        require(not odd, f"params must have the config's shapes {one}", other)
+        self.config, self.params, self.vocab = config, params, vocab
 
-    def to(self, device: str) -> LanguageModel:
+    def to(self, device: str) -> Self:
         """Move the parameters.
 
         Args:
@@ -65,19 +56,17 @@ class LanguageModel:
         self.params = to_device(self.params, device)
         return self
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | PathLike[str]) -> None:
         """Write the model into a run folder of its own, weights alone.
 
         Raises:
             InputError: the folder holds another run.
             OSError: the system refused.
         """
-        from minilstm.checkpoint import save_model
-
         save_model(path, self.config, self.params, self.vocab)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], device: str = "cpu") -> LanguageModel:
+    def load(cls, path: str | PathLike[str], device: str = "cpu") -> Self:
         """Read the best checkpoint of a run folder, wherever it was trained.
 
         Args:
@@ -85,8 +74,6 @@ class LanguageModel:
         Raises:
             InputError: a file is missing or damaged, or there is no such device.
         """
-        from minilstm.checkpoint import load_model
-
         return cls(*load_model(path)).to(device)
 
     @property
@@ -94,11 +81,9 @@ class LanguageModel:
         """Numbers that are learned; tied weights count once."""
         return sum(math.prod(shape) for shape in self.config.parameter_shapes().values())
 
-    def generate(
-        self, prompt: str, length: int, temperature: float = 1.0, top_k: int | None = None,
-        top_p: float | None = None, greedy: bool = False, stop: str | None = None,
-        seed: int | None = None,
-    ) -> str:  # fmt: skip
+    def generate(self, prompt: str, length: int, temperature: float = 1.0,
+                 top_k: int | None = None, top_p: float | None = None, greedy: bool = False,
+                 stop: str | None = None, seed: int | None = None) -> str:  # fmt: skip
         """The prompt and its continuation by `length` tokens; shorter if `stop` comes up.
 
         Args:
@@ -116,11 +101,9 @@ class LanguageModel:
         pieces = self.stream(prompt, length, temperature, top_k, top_p, greedy, stop, seed)
         return prompt + "".join(pieces)
 
-    def stream(
-        self, prompt: str, length: int, temperature: float = 1.0, top_k: int | None = None,
-        top_p: float | None = None, greedy: bool = False, stop: str | None = None,
-        seed: int | None = None,
-    ) -> Iterator[str]:  # fmt: skip
+    def stream(self, prompt: str, length: int, temperature: float = 1.0,
+               top_k: int | None = None, top_p: float | None = None, greedy: bool = False,
+               stop: str | None = None, seed: int | None = None) -> Iterator[str]:  # fmt: skip
         """`generate` with the same arguments, but in pieces as they are made.
 
         Returns:
@@ -128,23 +111,19 @@ class LanguageModel:
         Raises:
             InputError: as `generate`, and at the call, not at the first piece.
         """
-        if stop is not None and (not isinstance(stop, str) or not stop):
-            raise InputError(f"stop must be a non-empty text or None, got {quote(stop)}")
-        if not isinstance(prompt, str) or not prompt:
-            raise InputError(f"the prompt must be a text of at least one token, got {prompt!r}")
-        if seed is not None:
-            check_count("seed", seed)
-        ids = generate_ids(
-            self.params, self.config, self.vocab.encode(prompt), length, temperature=temperature,
-            top_k=top_k, top_p=top_p, greedy=greedy, forbidden=self.vocab.unknown_id,
-            rng=np.random.default_rng(seed),
-        )  # fmt: skip
+        fits = stop is None or (isinstance(stop, str) and stop != "")
+        require(fits, "stop must be a non-empty text or None", quote(stop))
+        fits = isinstance(prompt, str) and prompt != ""
+        require(fits, "the prompt must be a text of at least one token", quote(prompt))
+        rng = np.random.default_rng(None if seed is None else check_count("seed", seed))
+        ids = generate_ids(self.params, self.config, self.vocab.encode(prompt), length, temperature,
+                           top_k, top_p, greedy, self.vocab.unknown_id, rng)  # fmt: skip
         return self._pieces(ids, prompt, stop)
 
     def _pieces(self, ids: Iterator[int], prompt: str, stop: str | None) -> Iterator[str]:
         before, text = prompt, ""
         for id in ids:
-            piece = self.vocab.piece(id, before)
+            piece = self.vocab.decode([id], before)
             before, text = piece or before, text + piece
             yield piece
             if stop is not None and stop in text[-len(stop) - len(piece) :]:

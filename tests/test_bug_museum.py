@@ -401,7 +401,7 @@ BUGS = [
         seen_in="udacity/deep-learning#239, sherjilozair/char-rnn-tensorflow#26",
         survives_because="one target in T is wrong",
         file="text/batching.py",
-        old="targets = self._ids[1 : B * S + 1].reshape(B, S).T",
+        old="targets = tokens[1 : B * S + 1].reshape(B, S).T",
         new="targets = np.roll(inputs, -1, axis=0)",
         caught_by=("text/test_batching.py::test_last_target_is_the_last_character_of_the_text",),
     ),

@@ -13,8 +13,8 @@ from minilstm.checkpoint import Run
 from minilstm.cli import Args, Parser, runs, show, tell
 from minilstm.errors import IntArray, check_positive_int
 from minilstm.settings import DataConfig, helps, of_table
+from minilstm.text.corpora import TextFile
 from minilstm.text.downloads import CORPORA
-from minilstm.text.files import TextFile
 
 _WINDOW, _WINDOWS = 256, 64  # tokens of a cold window; and how many are read side by side
 

@@ -1,4 +1,4 @@
 """Text to integers and back; read tokens.py, vocabulary.py, batching.py, corpora.py.
 
-corpora.py stands on files.py, which reads files, and downloads.py, which fetches them.
+corpora.py stands on downloads.py, which fetches files.
 """

@@ -11,23 +11,45 @@ that the state is to be reset.
     shuffled_windows      each window once per pass, in random order
 """
 
-from __future__ import annotations
-
 import logging
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike
 
-from minilstm.errors import InputError, IntArray, check_ids, check_positive_int
+from minilstm.errors import IntArray, check_ids, check_positive_int, require
 
 Batch = tuple[IntArray, IntArray, bool]  # inputs (T, B), targets (T, B), starts
 
-logger = logging.getLogger("minilstm")
+
+@dataclass(frozen=True, eq=False)
+class Passes:
+    """A text in batches; each `for` loop over it is one pass, and `len` counts a pass's batches.
+
+    Attributes:
+        batch_size, seq_len: B and T as they are used, which a short text makes smaller.
+        scored: targets scored by one pass.
+        unscored: pairs left out at the end of the text.
+        batches: begins a pass.
+    """
+
+    batch_size: int
+    seq_len: int
+    scored: int
+    unscored: int
+    batches: Callable[[], Iterator[Batch]]
+
+    def __len__(self) -> int:
+        return math.ceil(self.scored / (self.batch_size * self.seq_len))
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.batches()
 
 
-def contiguous_streams(ids: ArrayLike, batch_size: int, seq_len: int) -> ContiguousStreams:
+def contiguous_streams(ids: ArrayLike, batch_size: int, seq_len: int) -> Passes:
     """Read the text as B streams side by side, T steps at a time.
 
     Stream b is the S = (N - 1) // B pairs from pair b S on. A pass, one epoch, is ceil(S / T)
@@ -52,35 +74,16 @@ def contiguous_streams(ids: ArrayLike, batch_size: int, seq_len: int) -> Contigu
     [[0, 3], [1, 4]] [[1, 4], [2, 5]] True
     [[2, 5]] [[3, 6]] False
     """
-    return ContiguousStreams(ids, batch_size, seq_len)
+    tokens, B, T = _fit(ids, batch_size, seq_len, fewer=True)
+    S = (len(tokens) - 1) // B
 
-
-class ContiguousStreams:
-    """What `contiguous_streams` returns; iterating yields batches, `len` counts them.
-
-    Attributes:
-        batch_size, seq_len: B and T as they are used, which a short text makes smaller.
-        pairs_per_stream: S = (N - 1) // B.
-        scored: targets scored by one pass, B S.
-        unscored: pairs left out at the end of the text, fewer than B.
-    """
-
-    def __init__(self, ids: ArrayLike, batch_size: int, seq_len: int) -> None:
-        self._ids, self.batch_size, self.seq_len = _fit(ids, batch_size, seq_len, fewer=True)
-        pairs = len(self._ids) - 1
-        self.pairs_per_stream = pairs // self.batch_size
-        self.scored = self.batch_size * self.pairs_per_stream
-        self.unscored = pairs - self.scored
-
-    def __len__(self) -> int:
-        return len(range(0, self.pairs_per_stream, self.seq_len))
-
-    def __iter__(self) -> Iterator[Batch]:
-        B, S, T = self.batch_size, self.pairs_per_stream, self.seq_len
-        inputs = self._ids[: B * S].reshape(B, S).T  # (S, B), a view of ids: column b is stream b
-        targets = self._ids[1 : B * S + 1].reshape(B, S).T  # (S, B), the same, one token on
+    def batches() -> Iterator[Batch]:
+        inputs = tokens[: B * S].reshape(B, S).T  # (S, B), a view of ids: column b is stream b
+        targets = tokens[1 : B * S + 1].reshape(B, S).T  # (S, B), the same, one token on
         for t in range(0, S, T):
             yield inputs[t : t + T].copy(), targets[t : t + T].copy(), t == 0
+
+    return Passes(B, T, B * S, len(tokens) - 1 - B * S, batches)
 
 
 def random_windows(ids: ArrayLike, batch_size: int, seq_len: int, steps: int,
@@ -112,8 +115,7 @@ def random_windows(ids: ArrayLike, batch_size: int, seq_len: int, steps: int,
     return (_windows(tokens, rng.integers(len(tokens) - T, size=B), T) for _ in range(steps))
 
 
-def shuffled_windows(ids: ArrayLike, batch_size: int, seq_len: int,
-                     rng: Generator) -> ShuffledWindows:  # fmt: skip
+def shuffled_windows(ids: ArrayLike, batch_size: int, seq_len: int, rng: Generator) -> Passes:
     """Cut the text into W = (N - 1) // T windows, end to end, and read them in random order.
 
     A pass, one epoch, is ceil(W / B) batches of B windows, the last of them with fewer where B does
@@ -137,36 +139,15 @@ def shuffled_windows(ids: ArrayLike, batch_size: int, seq_len: int,
     [[4, 0], [5, 1]] [[5, 1], [6, 2]] True
     [[2], [3]] [[3], [4]] True
     """
-    return ShuffledWindows(ids, batch_size, seq_len, rng)
+    tokens, B, T = _fit(ids, batch_size, seq_len)
+    W = (len(tokens) - 1) // T
 
+    def batches() -> Iterator[Batch]:
+        first = rng.permutation(W) * T  # (W,), the first token of each window
+        for w in range(0, W, B):
+            yield _windows(tokens, first[w : w + B], T)
 
-class ShuffledWindows:
-    """What `shuffled_windows` returns; iterating yields batches, `len` counts them.
-
-    Attributes:
-        batch_size: B, as asked; only the last batch of a pass has fewer windows.
-        seq_len: T as it is used, which a short text makes smaller.
-        windows: W = (N - 1) // T.
-        scored: targets scored by one pass, W T.
-        unscored: pairs left out at the end of the text, fewer than T.
-    """
-
-    def __init__(self, ids: ArrayLike, batch_size: int, seq_len: int, rng: Generator) -> None:
-        self._ids, self.batch_size, self.seq_len = _fit(ids, batch_size, seq_len)
-        self._rng = rng
-        pairs = len(self._ids) - 1
-        self.windows = pairs // self.seq_len
-        self.scored = self.windows * self.seq_len
-        self.unscored = pairs - self.scored
-
-    def __len__(self) -> int:
-        return len(range(0, self.windows, self.batch_size))
-
-    def __iter__(self) -> Iterator[Batch]:
-        B, T = self.batch_size, self.seq_len
-        first = self._rng.permutation(self.windows) * T  # (W,), the first token of each window
-        for w in range(0, self.windows, B):
-            yield _windows(self._ids, first[w : w + B], T)
+    return Passes(B, T, W * T, len(tokens) - 1 - W * T, batches)
 
 
 def _windows(ids: IntArray, first: IntArray, T: int) -> Batch:
@@ -182,12 +163,11 @@ def _fit(ids: ArrayLike, B: int, T: int, fewer: bool = False) -> tuple[IntArray,
     """
     B, T = check_positive_int("batch_size", B), check_positive_int("seq_len", T)
     tokens = check_ids(ids)
-    N = len(tokens)
-    if N < 2:
-        raise InputError(f"need at least 2 tokens to have one (input, target) pair, got {N}")
-    asked = B, T
+    asked, N = (B, T), len(tokens)
+    require(N >= 2, "need at least 2 tokens to have one (input, target) pair", N)
     B, T = min(B, max(1, (N - 1) // T)) if fewer else B, min(T, N - 1)
     if (B, T) != asked:
         sizes = "batch_size=%d, seq_len=%d"
-        logger.warning(f"%d tokens are too few for {sizes}: using {sizes}", N, *asked, B, T)
+        message = f"%d tokens are too few for {sizes}: using {sizes}"
+        logging.getLogger("minilstm").warning(message, N, *asked, B, T)
     return tokens, B, T

@@ -1,22 +1,94 @@
-"""Where the text comes from: named corpora and files, and the part held out for validation."""
+"""Where the text comes from: named corpora and files, and the part held out for validation.
 
-from __future__ import annotations
+A text is read in pieces: UTF-8, plain line ends, nothing binary.
+"""
 
+import codecs
+import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, takewhile
+from itertools import chain
 from os import PathLike
+from pathlib import Path
 
 import numpy as np
 
-from minilstm.errors import InputError, IntArray, check_number, check_text, quote
-from minilstm.text import downloads
-from minilstm.text.files import Passage, TextFile
+from minilstm.errors import InputError, IntArray, check_number, check_text, quote, require
+from minilstm.text.downloads import CORPORA, fetch
 from minilstm.text.tokens import AS_IT_IS, UNKNOWN, Normalisation, words
 from minilstm.text.vocabulary import MAX_NAMED, CharVocabulary, Vocabulary, WordVocabulary
 
+BLOCK = 1 << 20  # characters read at a time
 Text = Iterable[str]  # in pieces; each `for` loop over it begins anew
+
+
+@dataclass
+class TextFile:
+    """The text of a UTF-8 file, in pieces; each `for` loop over it reads the file anew.
+
+    A byte order mark is dropped; the line ends of Windows (CR LF) and of old Macs (CR) are read as
+    LF, so that the same text gives the same vocabulary wherever it was saved. `notes` says so,
+    one line each, once the file has been read to its end.
+
+    The loop raises InputError: there is no such file, it cannot be read, is a folder, is empty, is
+    not UTF-8, or holds a NUL, which no text does.
+    """
+
+    path: str | PathLike[str]
+    notes: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[str]:
+        name = repr(os.fspath(self.path))  # repr: it may hold a newline, and messages are one line
+        notes, empty, want = [], True, f"want a UTF-8 text file, but {name}"
+        try:
+            with Path(self.path).open("rb") as file:
+                if file.peek(3).startswith(codecs.BOM_UTF8):
+                    file.seek(3)
+                    notes.append(f"{name}: the byte order mark was dropped")
+                lines = io.TextIOWrapper(file, "utf-8")
+                try:
+                    while text := lines.read(BLOCK):
+                        if "\0" in text:
+                            raise InputError(f"{want} has a NUL character, so it is binary")
+                        empty = False
+                        yield text
+                except UnicodeDecodeError as error:
+                    at = file.tell() - len(error.object) + error.start
+                    bad = f"byte 0x{error.object[error.start]:02x} at offset {at}"
+                    raise InputError(f"{want} has {bad}, which is not UTF-8") from None
+        except OSError as error:
+            reasons = {FileNotFoundError: "does not exist", IsADirectoryError: "is a folder"}
+            reason = reasons.get(type(error), f"cannot be read: {error.strerror}")
+            raise InputError(f"{want} {reason}") from None
+        if empty:
+            raise InputError(f"{want} is empty")
+        ends = lines.newlines if isinstance(lines.newlines, tuple) else (lines.newlines,)
+        if odd := [kind for kind, end in (("CR LF", "\r\n"), ("CR", "\r")) if end in ends]:
+            notes.append(f"{name}: line ends {' and '.join(odd)} were read as LF")
+        self.notes = tuple(notes)
+
+
+@dataclass(frozen=True)
+class Passage:
+    """The characters start .. stop - 1 of a text, in pieces; each `for` loop reads it anew.
+
+    >>> "".join(Passage(["he", "ll", "o"], 1, 4))
+    'ell'
+    """
+
+    text: Text
+    start: int
+    stop: int
+
+    def __iter__(self) -> Iterator[str]:
+        at = 0  # where the piece begins
+        for piece in self.text:
+            if part := piece[max(0, self.start - at) : self.stop - at]:
+                yield part
+            at += len(piece)
+            if at >= self.stop:
+                return
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +136,10 @@ class Corpus:
         return float(-(p * np.log(p)).sum())
 
 
-def load_corpus(
-    name_or_path: str | PathLike[str], level: str = "char", *,
-    val_path: str | PathLike[str] | None = None, tokenizer: str = "basic_english",
-    min_count: int = 1, normalisation: Normalisation = AS_IT_IS, unknown: str | None = None,
-    vocab: Vocabulary | None = None,
-) -> Corpus:  # fmt: skip
+def load_corpus(name_or_path: str | PathLike[str], level: str = "char", *,
+                val_path: str | PathLike[str] | None = None, tokenizer: str = "basic_english",
+                min_count: int = 1, normalisation: Normalisation = AS_IT_IS,
+                unknown: str | None = None, vocab: Vocabulary | None = None) -> Corpus:  # fmt: skip
     """Read a text, number its symbols, encode it.
 
     The corpora with a name:
@@ -103,8 +173,7 @@ def load_corpus(
     too short to hold anything out: training on all of it, validating on nothing
     """
     level = level if vocab is None else vocab.kind
-    if level not in ("char", "word"):
-        raise InputError(f"level must be 'char' or 'word', got {quote(level)}")
+    require(level in ("char", "word"), "level must be 'char' or 'word'", quote(level))
 
     # Which text trains, and which validates.
     texts, notes = _texts(name_or_path), []
@@ -136,25 +205,24 @@ def load_corpus(
     for part, text in texts.items():
         count = 0 if vocab.unknown_id is None else np.count_nonzero(ids[part] == vocab.unknown_id)
         if count and (outside := _outside(vocab, text)):  # which reads the text once more
+            some = ", ".join(map(repr, outside[:MAX_NAMED]))
             more = f" and {len(outside) - MAX_NAMED:,} more" if len(outside) > MAX_NAMED else ""
-            notes.append(
-                f"{part}: outside the vocabulary are {', '.join(map(repr, outside[:MAX_NAMED]))}"
-                f"{more}; {count:,} of {len(ids[part]):,} tokens are read as {vocab.unknown}"
-            )
+            read = f"{count:,} of {len(ids[part]):,} tokens are read as {vocab.unknown}"
+            notes.append(f"{part}: outside the vocabulary are {some}{more}; {read}")
     notes = [*(note for file in files for note in file.notes), *notes]
-    name, valid, test = os.fspath(name_or_path), ids.get("valid"), ids.get("test")
-    return Corpus(name, vocab, ids["train"], valid, test, tuple(notes))
+    parts = ids["train"], ids.get("valid"), ids.get("test")
+    return Corpus(os.fspath(name_or_path), vocab, *parts, tuple(notes))
 
 
 def _texts(name_or_path: str | PathLike[str]) -> dict[str, Text]:
     """The parts that a corpus is published in."""
     if name_or_path == "hello":
         return {"train": ["hello"]}
-    if isinstance(name_or_path, str) and name_or_path in downloads.CORPORA:
-        return {part: TextFile(path) for part, path in downloads.fetch(name_or_path).items()}
-    if isinstance(name_or_path, str) and not os.path.exists(name_or_path):
-        wanted = f"a text file or one of the corpora {', '.join(downloads.CORPORA)}"
-        raise InputError(f"want {wanted}, got {name_or_path!r}, which does not exist")
+    if isinstance(name_or_path, str) and name_or_path in CORPORA:
+        return {part: TextFile(path) for part, path in fetch(name_or_path).items()}
+    fits = not isinstance(name_or_path, str) or os.path.exists(name_or_path)
+    wanted = f"want a text file or one of the corpora {', '.join(CORPORA)}"
+    require(fits, wanted, f"{name_or_path!r}, which does not exist")
     return {"train": TextFile(name_or_path)}
 
 
@@ -163,9 +231,8 @@ def _hold_out(text: Text, level: str) -> dict[str, Text]:
     N = sum(map(len, text))
     n = int(0.9 * N)
     if level == "word":
-        n = max(0, n - 1)
-        rest = chain.from_iterable(Passage(text, n, N))  # character after character
-        n += sum(1 for _ in takewhile(lambda c: not c.isspace(), rest)) + 1
+        rest = chain.from_iterable(Passage(text, max(0, n - 1), N))  # character after character
+        n = next((end for end, c in enumerate(rest, max(1, n)) if c.isspace()), N)
     return {"train": Passage(text, 0, n), "valid": Passage(text, n, N)}
 
 
@@ -178,7 +245,7 @@ def _outside(vocab: Vocabulary, text: Text) -> list[str]:
 def read_text(path: str | PathLike[str]) -> str:
     """Return the text of a UTF-8 file, its lines ended by a newline character alone.
 
-    The whole of a `minilstm.text.files.TextFile` at once.
+    The whole of a `TextFile` at once.
 
     Raises:
         InputError: there is no such file, it cannot be read, is a folder, is empty, is not UTF-8,

@@ -6,18 +6,15 @@ it they are downloaded into the user's cache folder. They are not ours to ship: 
 (Merity et al. 2016, arXiv:1609.07843) is under CC BY-SA.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from minilstm.errors import InputError, quote
+from minilstm.errors import InputError, quote, require
 
 
-@dataclass(frozen=True)
-class DataFile:
+class DataFile(NamedTuple):
     """One file of a corpus.
 
     Attributes:
@@ -39,8 +36,7 @@ class DataFile:
         """ "ok", "missing", or "wrong": there, with another SHA-256."""
         if not self.local_path.is_file():
             return "missing"
-        with self.local_path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256(self.local_path.read_bytes()).hexdigest()
         return "ok" if digest == self.sha256 else "wrong"
 
 
@@ -99,8 +95,8 @@ def corpus_files(name: str) -> tuple[DataFile, ...]:
     Raises:
         InputError: there is no corpus of that name.
     """
-    if not isinstance(name, str) or name not in CORPORA:
-        raise InputError(f"want one of the corpora {', '.join(CORPORA)}, got {quote(name)}")
+    fits = isinstance(name, str) and name in CORPORA
+    require(fits, f"want one of the corpora {', '.join(CORPORA)}", quote(name))
     return tuple(CORPORA[name].values())
 
 
@@ -127,10 +123,9 @@ def _obtain(file: DataFile, status: str) -> None:
     known_by = f"SHA-256 {file.sha256} ({file.size:,} bytes)"
     by_hand = f"put the file with {known_by} at {file.local_path} by hand"
     if os.environ.get("MINILSTM_DATA"):
-        raise InputError(
-            f"{file.path} is {status} in the folder that MINILSTM_DATA names: {by_hand}, from "
-            f"{' or '.join(file.addresses)}, or unset MINILSTM_DATA to have it downloaded"
-        )
+        fault = f"{file.path} is {status} in the folder that MINILSTM_DATA names"
+        remedy = f"{' or '.join(file.addresses)}, or unset MINILSTM_DATA to have it downloaded"
+        raise InputError(f"{fault}: {by_hand}, from {remedy}")
     failures = []
     for address in file.addresses:
         try:
@@ -153,17 +148,14 @@ def _download(address: str, file: DataFile) -> None:
     import pooch
 
     url, _, member = address.partition("#")
-    target = data_folder() / url.rpartition("/")[2] if member else file.local_path
-    pooch.retrieve(
-        url,
-        f"sha256:{ARCHIVES[target.name] if member else file.sha256}",
-        fname=target.name,
-        path=target.parent,
-        # The author's mirror of WikiText refuses Python's own names.
-        downloader=pooch.HTTPDownloader(headers={"User-Agent": "minilstm"}, chunk_size=1 << 16),
-    )
-    if member:  # which is the right one, since the archive is
-        file.local_path.parent.mkdir(parents=True, exist_ok=True)
-        part = file.local_path.with_suffix(f".{os.getpid()}.part")
-        part.write_bytes(zipfile.Path(target, member).read_bytes())
-        part.replace(file.local_path)
+    # The author's mirror of WikiText refuses Python's own names.
+    plain = pooch.HTTPDownloader(headers={"User-Agent": "minilstm"}, chunk_size=1 << 16)
+
+    def out_of_archive(url: str, target: str, _: object) -> None:
+        name = url.rpartition("/")[2]
+        known = f"sha256:{ARCHIVES[name]}"
+        archive = pooch.retrieve(url, known, name, data_folder(), downloader=plain)
+        Path(target).write_bytes(zipfile.Path(archive, member).read_bytes())
+
+    path, download = file.local_path, out_of_archive if member else plain
+    pooch.retrieve(url, f"sha256:{file.sha256}", path.name, path.parent, downloader=download)

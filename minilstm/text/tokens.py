@@ -4,13 +4,12 @@ A text comes in pieces, str after str, so that it need never be in memory as a w
 the pieces, one after the other, are the tokens of the whole text wherever the pieces were cut.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
-from minilstm.errors import InputError, check_text, quote
+from minilstm.errors import check_text, quote, require
 
 UNKNOWN = "<unk>"  # stands for every symbol outside the vocabulary
 EOS = "<eos>"  # what "split" makes of a newline; the name, end of sentence, is WikiText's
@@ -40,10 +39,10 @@ class Normalisation:
 
     def __post_init__(self) -> None:
         for name in ("lower", "collapse_whitespace"):
-            if not isinstance(getattr(self, name), bool):
-                raise InputError(f"{name} must be True or False, got {quote(getattr(self, name))}")
-        if self.keep is not None and (not isinstance(self.keep, str) or not self.keep):
-            raise InputError(f"keep must be None or a non-empty str, got {quote(self.keep)}")
+            value = getattr(self, name)
+            require(isinstance(value, bool), f"{name} must be True or False", quote(value))
+        fits = isinstance(self.keep, str | None) and self.keep != ""
+        require(fits, "keep must be None or a non-empty str", quote(self.keep))
 
     def __call__(self, text: str) -> str:
         """Return the text normalised; doing it twice changes nothing more."""
@@ -73,11 +72,11 @@ class Normalisation:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, data: object) -> Normalisation:
+    def from_dict(cls, data: Any) -> Self:
         """Return the normalisation that `to_dict` wrote; InputError where it could not have."""
-        if not isinstance(data, dict) or data.keys() != {field.name for field in fields(cls)}:
-            wanted = "a dict with the keys lower, collapse_whitespace and keep"
-            raise InputError(f"normalisation must be {wanted}, got {quote(data)}")
+        fits = isinstance(data, dict) and data.keys() == asdict(AS_IT_IS).keys()
+        wanted = "normalisation must be a dict with the keys lower, collapse_whitespace and keep"
+        require(fits, wanted, quote(data))
         return cls(**data)
 
 
@@ -111,8 +110,8 @@ TOKENIZERS: dict[str, Callable[[str], list[str]]] = {"basic_english": basic_engl
 
 def check_tokenizer(name: object) -> None:
     """An InputError unless the name is one of TOKENIZERS."""
-    if not isinstance(name, str) or name not in TOKENIZERS:
-        raise InputError(f"tokenizer must be 'basic_english' or 'split', got {quote(name)}")
+    fits = isinstance(name, str) and name in TOKENIZERS
+    require(fits, "tokenizer must be 'basic_english' or 'split'", quote(name))
 
 
 def words(pieces: Iterable[str], tokenizer: str) -> Iterator[list[str]]:
@@ -121,23 +120,13 @@ def words(pieces: Iterable[str], tokenizer: str) -> Iterator[list[str]]:
     tokenizer: "basic_english" or "split".
     """
     check_tokenizer(tokenizer)
-    return map(TOKENIZERS[tokenizer], _cut_between_words(pieces))
-
-
-def _cut_between_words(pieces: Iterable[str]) -> Iterator[str]:
-    """The same text, cut anew: after white space, before a letter or a digit.
-
-    Nothing that a tokenizer reads as one goes on across such a place: no word, and no "<br />". A
-    stretch without one, however long, stays whole.
-    """
     rest = ""
     for piece in pieces:
         rest += piece
-        if found := _LAST_PLACE.match(rest):
-            yield rest[: found.end()]
+        # Cut anew: after white space, before a letter or a digit. Nothing that a tokenizer reads as
+        # one goes on across such a place: no word, and no "<br />". A stretch without one, however
+        # long, stays whole. The match is greedy: up to the last such place.
+        if found := re.match(r".*\s(?=\w)", rest, re.DOTALL):
+            yield TOKENIZERS[tokenizer](found[0])
             rest = rest[found.end() :]
-    if rest:
-        yield rest
-
-
-_LAST_PLACE = re.compile(r".*\s(?=\w)", re.DOTALL)  # greedy: up to the last one
+    yield TOKENIZERS[tokenizer](rest)

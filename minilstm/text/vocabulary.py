@@ -1,10 +1,9 @@
 """Symbols <-> ids: the V distinct symbols of a text, numbered from 0 to V - 1.
 
 `Vocabulary` holds the numbering and is the one place that knows what to do with a symbol outside
-it; a subclass says how a text falls into symbols, and how symbols make a text again.
+it. To it a text is its characters; `WordVocabulary` says how a text falls into words instead, and
+how words make a text again.
 """
-
-from __future__ import annotations
 
 import re
 from collections import Counter
@@ -17,7 +16,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minilstm.errors import InputError, IntArray, check_ids, check_positive_int, quote
+from minilstm.errors import InputError, IntArray, check_ids, check_positive_int, quote, require
 from minilstm.text.tokens import AS_IT_IS, EOS, UNKNOWN, Normalisation, check_tokenizer, words
 
 MAX_NAMED = 5  # symbols named in one error message
@@ -45,8 +44,8 @@ class Vocabulary:
     _symbol: ClassVar[re.Pattern[str]]  # matches each of its symbols but, perhaps, unknown
 
     def __post_init__(self) -> None:
-        if not isinstance(self.symbols, list | tuple) or not self.symbols:
-            raise InputError(f"symbols must be a non-empty list, got {quote(self.symbols)}")
+        fits = isinstance(self.symbols, list | tuple) and len(self.symbols) > 0
+        require(fits, "symbols must be a non-empty list", quote(self.symbols))
         object.__setattr__(self, "symbols", tuple(self.symbols))
         seen: set[str] = set()
         for i, symbol in enumerate(self.symbols):
@@ -55,18 +54,17 @@ class Vocabulary:
                 got = f"{quote(symbol)} at index {i}"
                 raise InputError(f"symbols must be distinct {self.kind}s, got {got}")
             seen.add(symbol)
-        if self.unknown not in (None, *self.symbols):
-            wanted = "None or one of the symbols"
-            raise InputError(f"unknown must be {wanted}, got {quote(self.unknown)}")
+        fits = self.unknown in (None, *self.symbols)
+        require(fits, "unknown must be None or one of the symbols", quote(self.unknown))
 
     @cached_property
+    def _id_of(self) -> dict[str | None, int]:
+        return {symbol: i for i, symbol in enumerate(self.symbols)}
+
+    @property
     def unknown_id(self) -> int | None:
         """The id of the unknown symbol; None where there is none."""
-        return None if self.unknown is None else self.symbols.index(self.unknown)
-
-    @cached_property
-    def _id_of(self) -> dict[str, int]:
-        return {symbol: i for i, symbol in enumerate(self.symbols)}
+        return self._id_of.get(self.unknown)
 
     def __len__(self) -> int:
         return len(self.symbols)
@@ -75,36 +73,18 @@ class Vocabulary:
         return symbol in self._id_of
 
     def __repr__(self) -> str:
-        shown = [repr(symbol) for symbol in self.symbols]
-        if len(shown) > 6:
-            shown[3:-1] = ["..."]
-        return f"{type(self).__name__}({len(self)} symbols: {', '.join(shown)})"
+        return f"{type(self).__name__}({len(self)} symbols: {quote(list(self.symbols))[1:-1]})"
 
     def tokens(self, pieces: Iterable[str]) -> Iterator[Sequence[str]]:
         """Yield the symbols that a text in pieces falls into, many at a time.
 
-        A subclass's own. Symbols outside the vocabulary are yielded as they stand.
+        Symbols outside the vocabulary are yielded as they stand.
         """
-        raise NotImplementedError
+        return self.normalisation.pieces(pieces)  # a str is a sequence of its characters
 
-    def _join(self, symbols: Iterable[str]) -> str:
-        """The text that symbols make; a subclass's own."""
-        raise NotImplementedError
-
-    def piece(self, id: int, before: str) -> str:
-        """Return what the symbol of an id adds to the text `before` it, of which the end matters.
-
-        Adding piece to piece makes the text of all ids, so that it can be shown as it is made:
-
-        >>> vocab = WordVocabulary.from_text("hello world")
-        >>> text = "hello"
-        >>> text + vocab.piece(2, text)
-        'hello world'
-
-        Raises:
-            InputError: the id is out of range.
-        """
-        return self.decode([id])
+    def _piece(self, symbol: str, before: str) -> str:
+        """What a symbol adds to the text `before` it, of which only the end matters."""
+        return symbol
 
     def encode(self, text: str) -> NDArray[np.int64]:
         """Return the ids of the N symbols that a text falls into.
@@ -140,11 +120,19 @@ class Vocabulary:
             N += len(tokens)
         return np.frombuffer(ids, dtype)
 
-    def decode(self, ids: ArrayLike) -> str:
-        """Return the text of the ids.
+    def decode(self, ids: ArrayLike, before: str = "") -> str:
+        """Return the text of the ids, as it goes on after the text `before`.
+
+        So a text can be shown as it is made, id by id:
+
+        >>> vocab = WordVocabulary.from_text("hello world")
+        >>> text = vocab.decode([1])
+        >>> text, vocab.decode([2], text)
+        ('hello', ' world')
 
         Args:
             ids: (N,) array or list of integers, 0 <= id < V.
+            before: of it only the end matters.
         Raises:
             InputError: ids are not a row of integers, or one is out of range.
         """
@@ -153,25 +141,14 @@ class Vocabulary:
         if outside.size:
             got = f"{array[outside[0]]} at index {outside[0]}"
             raise InputError(f"ids must lie in 0..{V - 1} (V = {V}), got {got}")
-        return self._join(map(self.symbols.__getitem__, array.tolist()))
+        pieces = [before]
+        for id in array.tolist():
+            pieces.append(self._piece(self.symbols[id], pieces[-1]))
+        return "".join(pieces[1:])
 
     def to_dict(self) -> dict[str, object]:
         """Return plain lists and strings, fit for JSON; `vocabulary_from_dict` takes them back."""
         return {"kind": self.kind} | asdict(self) | {"symbols": list(self.symbols)}
-
-    @classmethod
-    def from_dict(cls, data: object) -> Self:
-        """Return the vocabulary that `to_dict` wrote.
-
-        Raises:
-            InputError: keys are missing or too many, the kind is another, or symbols do not fit.
-        """
-        keys = [field.name for field in fields(cls)]
-        if not isinstance(data, dict) or data.keys() != {"kind", *keys} or data["kind"] != cls.kind:
-            wanted = f"a dict with kind {cls.kind!r} and the keys {', '.join(keys)}"
-            raise InputError(f"a vocabulary must be {wanted}, got {quote(data)}")
-        values = {key: data[key] for key in keys}
-        return cls(**values | {"normalisation": Normalisation.from_dict(data["normalisation"])})
 
 
 class CharVocabulary(Vocabulary):
@@ -212,18 +189,11 @@ class CharVocabulary(Vocabulary):
         'hel<unk><unk>'
         """
         found = set(chain.from_iterable(normalisation.pieces(text)))
-        if not found:
-            raise InputError("text must have at least one character, got ''")
-        if unknown == "" or unknown in found:
-            raise InputError(f"unknown must be no character of the text nor empty, got {unknown!r}")
+        require(len(found) > 0, "text must have at least one character", "''")
+        fits = unknown not in found | {""}
+        require(fits, "unknown must be no character of the text nor empty", quote(unknown))
         symbols = sorted(found) if unknown is None else [*sorted(found), unknown]
         return cls(tuple(symbols), unknown, normalisation)
-
-    def tokens(self, pieces: Iterable[str]) -> Iterator[Sequence[str]]:
-        return self.normalisation.pieces(pieces)  # a str is a sequence of its characters
-
-    def _join(self, symbols: Iterable[str]) -> str:
-        return "".join(symbols)
 
 
 @dataclass(frozen=True, repr=False)
@@ -238,7 +208,7 @@ class WordVocabulary(Vocabulary):
 
     >>> vocab = WordVocabulary.from_text("To be, or not to be?")
     >>> vocab
-    WordVocabulary(7 symbols: '<unk>', 'be', 'to', ..., 'or')
+    WordVocabulary(7 symbols: '<unk>', 'be', 'to', ',', '?', 'not', ...)
     >>> vocab.encode("To sleep?")
     array([2, 0, 4])
     >>> vocab.decode([2, 1, 4])
@@ -270,42 +240,37 @@ class WordVocabulary(Vocabulary):
                 min_count is no positive integer.
         """
         check_positive_int("min_count", min_count)
-        counts: Counter[str] = Counter()
-        for tokens in words(normalisation.pieces(text), tokenizer):
-            counts.update(tokens)
+        counts = Counter(chain.from_iterable(words(normalisation.pieces(text), tokenizer)))
         del counts[UNKNOWN]  # a literal <unk> in the text is the same symbol
         kept = [word for word, count in counts.items() if count >= min_count]
-        if not kept:
-            raise InputError(f"text must have a word with a count of {min_count} or more, got none")
+        require(len(kept) > 0, f"text must have a word with a count of {min_count} or more", "none")
         kept.sort(key=lambda word: (-counts[word], word))
         return cls((UNKNOWN, *kept), UNKNOWN, normalisation, tokenizer)
 
     def tokens(self, pieces: Iterable[str]) -> Iterator[Sequence[str]]:
         return words(self.normalisation.pieces(pieces), self.tokenizer)
 
-    def _join(self, symbols: Iterable[str]) -> str:
-        if self.tokenizer != "split":
-            return " ".join(symbols)
-        text = " ".join("\n" if symbol == EOS else symbol for symbol in symbols)
-        return text.replace(" \n", "\n").replace("\n ", "\n")
-
-    def piece(self, id: int, before: str) -> str:
-        word = self.decode([id])
-        return word if word == "\n" or before[-1:].strip() == "" else " " + word
+    def _piece(self, symbol: str, before: str) -> str:
+        if symbol == EOS and self.tokenizer == "split":
+            return "\n"
+        return " " + symbol if before[-1:].strip() else symbol
 
 
 def vocabulary_from_dict(data: object) -> Vocabulary:
     """Return the vocabulary, of characters or of words, that its `to_dict` wrote.
 
     Raises:
-        InputError: as `Vocabulary.from_dict`, and for a kind that there is not.
+        InputError: the kind is another, keys are missing or too many, or symbols do not fit.
 
     >>> vocabulary_from_dict(CharVocabulary.from_text("hello").to_dict())
     CharVocabulary(4 symbols: 'e', 'h', 'l', 'o')
     """
-    kind = data.get("kind") if isinstance(data, dict) else None
-    for cls in (CharVocabulary, WordVocabulary):
-        if kind == cls.kind:
-            return cls.from_dict(data)
     wanted = "a dict whose kind is 'char' or 'word'"
+    for cls in (CharVocabulary, WordVocabulary):
+        if isinstance(data, dict) and data.get("kind") == cls.kind:
+            keys = [field.name for field in fields(cls)]
+            if data.keys() == {"kind", *keys}:
+                normalisation = Normalisation.from_dict(data["normalisation"])
+                return cls(**{key: data[key] for key in keys} | {"normalisation": normalisation})
+            wanted = f"a dict with kind {cls.kind!r} and the keys {', '.join(keys)}"
     raise InputError(f"a vocabulary must be {wanted}, got {quote(data)}")

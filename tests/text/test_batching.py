@@ -66,7 +66,7 @@ def test_each_target_is_the_token_after_its_input(N, B, T, seed):
 @given(**sizes)
 def test_a_stream_is_one_contiguous_piece_of_the_text(N, B, T):
     streams = contiguous_streams(places(N), B, T)
-    S = streams.pairs_per_stream
+    S = (N - 1) // streams.batch_size
     assert streams.batch_size * S == streams.scored
     columns = np.concatenate([inputs for inputs, _, _ in streams])  # (S, B)
     for b in range(streams.batch_size):
@@ -81,7 +81,7 @@ def test_chunks_have_full_length_but_for_the_last(N, B, T):
     assert len(lengths) == len(streams)
     assert set(lengths[:-1]) <= {streams.seq_len}
     assert 1 <= lengths[-1] <= streams.seq_len
-    assert sum(lengths) == streams.pairs_per_stream
+    assert sum(lengths) == (N - 1) // streams.batch_size
 
 
 def test_last_target_is_the_last_character_of_the_text():
@@ -104,8 +104,7 @@ def test_a_short_last_chunk_is_used():
 
 def test_pairs_that_fill_no_row_are_counted_as_unscored():
     streams = contiguous_streams(places(43), batch_size=4, seq_len=5)
-    sizes = (streams.pairs_per_stream, streams.scored, streams.unscored, len(streams))
-    assert sizes == (10, 40, 2, 2)
+    assert (streams.scored, streams.unscored, len(streams)) == (40, 2, 2)
 
 
 def test_the_state_is_reset_at_the_first_chunk_of_each_pass_alone():
@@ -140,7 +139,7 @@ def test_shuffled_windows_come_in_full_batches_but_for_the_last(N, B, T):
     assert len(shapes) == len(windows)
     assert set(shapes[:-1]) <= {(windows.seq_len, B)}
     assert {steps for steps, _ in shapes} == {windows.seq_len}
-    assert sum(batch for _, batch in shapes) == windows.windows
+    assert sum(batch for _, batch in shapes) == (N - 1) // windows.seq_len
 
 
 def test_each_pass_has_an_order_of_its_own():

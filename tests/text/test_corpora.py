@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minilstm.errors import InputError
-from minilstm.text import files
+from minilstm.text import corpora
 from minilstm.text.corpora import _hold_out, load_corpus, read_text, train_validation_split
 from minilstm.text.downloads import CORPORA, DataFile
 from minilstm.text.tokens import Normalisation
@@ -67,9 +67,9 @@ def test_the_last_tenth_of_a_file_validates(write):
     assert corpus.train.dtype == corpus.valid.dtype == np.uint8
 
 
-@pytest.mark.parametrize("block", [1, 5, 16, files.BLOCK])
+@pytest.mark.parametrize("block", [1, 5, 16, corpora.BLOCK])
 def test_the_cut_is_that_of_train_validation_split(write, monkeypatch, block):
-    monkeypatch.setattr(files, "BLOCK", block)
+    monkeypatch.setattr(corpora, "BLOCK", block)
     text = "né\n☃ \U0001f600, or \r\n not?" * 3
     corpus = load_corpus(write(text))
     train, valid = train_validation_split(read_text(write(text)))
@@ -297,7 +297,7 @@ def test_a_long_text_is_never_in_memory_as_a_whole(tmp_path, monkeypatch, level,
     # word; with the text beside them, its words, or ids of 8 bytes, they are well over the peak.
     path = tmp_path / "long.txt"
     path.write_text("ab " * 400_000)
-    monkeypatch.setattr(files, "BLOCK", 1 << 12)
+    monkeypatch.setattr(corpora, "BLOCK", 1 << 12)
     tracemalloc.start()
     try:
         corpus = load_corpus(path, level)

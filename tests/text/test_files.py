@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minilstm.errors import InputError
-from minilstm.text import files
-from minilstm.text.corpora import read_text
-from minilstm.text.files import Passage, TextFile
+from minilstm.text import corpora
+from minilstm.text.corpora import Passage, TextFile, read_text
 
 reproducible = settings(derandomize=True, deadline=None, max_examples=200)
 
@@ -25,7 +24,7 @@ def file(tmp_path):
     return write
 
 
-BLOCKS = [1, 2, 3, 7, files.BLOCK]  # so small that marks, line ends and characters are cut
+BLOCKS = [1, 2, 3, 7, corpora.BLOCK]  # so small that marks, line ends and characters are cut
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -43,7 +42,7 @@ BLOCKS = [1, 2, 3, 7, files.BLOCK]  # so small that marks, line ends and charact
     ],
 )
 def test_a_file_is_read_as_utf8_with_plain_line_ends(file, monkeypatch, data, text, block):
-    monkeypatch.setattr(files, "BLOCK", block)
+    monkeypatch.setattr(corpora, "BLOCK", block)
     assert read_text(file(data)) == text
     assert read_text(str(file(data))) == text
 
@@ -68,7 +67,7 @@ WANT = "want a UTF-8 text file, but {path!r} "
     ],
 )
 def test_a_file_that_is_no_text_is_refused_in_one_line(file, monkeypatch, data, reason, block):
-    monkeypatch.setattr(files, "BLOCK", block)
+    monkeypatch.setattr(corpora, "BLOCK", block)
     path = file(data)
     with pytest.raises(InputError) as refused:
         read_text(path)
@@ -116,7 +115,7 @@ def test_a_file_that_may_not_be_read_says_why(file, monkeypatch):
     ],
 )
 def test_what_was_put_right_is_noted(file, monkeypatch, data, notes, block):
-    monkeypatch.setattr(files, "BLOCK", block)
+    monkeypatch.setattr(corpora, "BLOCK", block)
     text = TextFile(file(data))
     assert text.notes == ()
     for _ in range(2):  # once, however often it is read
@@ -125,7 +124,7 @@ def test_what_was_put_right_is_noted(file, monkeypatch, data, notes, block):
 
 
 def test_a_file_is_read_in_pieces_and_anew_each_time(file, monkeypatch):
-    monkeypatch.setattr(files, "BLOCK", 2)
+    monkeypatch.setattr(corpora, "BLOCK", 2)
     text = TextFile(file("ab\u2603\u2603c\n".encode()))
     assert list(text) == list(text) == ["ab", "\u2603\u2603", "c\n"]
 

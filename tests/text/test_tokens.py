@@ -135,10 +135,13 @@ NO_DICT = "normalisation must be a dict with the keys lower, collapse_whitespace
         (lambda: Normalisation.from_dict(None), NO_DICT + "None"),
         (lambda: Normalisation.from_dict({"lower": True}), NO_DICT + "{'lower': True}"),
         (
-            lambda: words(["a"], "bpe"),
+            lambda: list(words(["a"], "bpe")),
             "tokenizer must be 'basic_english' or 'split', got 'bpe'",
         ),
-        (lambda: words(["a"], None), "tokenizer must be 'basic_english' or 'split', got None"),
+        (
+            lambda: list(words(["a"], None)),
+            "tokenizer must be 'basic_english' or 'split', got None",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(call, message):
