@@ -3,7 +3,7 @@
 import numpy as np
 
 from minilstm import cli, plots
-from minilstm.cli.gradcheck import VERDICT, add_flags, random_problem, table
+from minilstm.cli.gradcheck import add_flags, random_problem, table, verdict
 from minilstm.gradcheck import central_differences, complex_step
 
 
@@ -20,6 +20,7 @@ def main() -> None:
     exact = complex_step(f, arrays, grads, raise_on_failure=False)
     quotient = central_differences(f, arrays, grads, raise_on_failure=False)
     print(table(exact, quotient))
+    verdict(exact, quotient)
 
     epsilons = 10.0 ** np.arange(-13, 1)
     errors = []
@@ -28,13 +29,10 @@ def main() -> None:
         errors.append(max(check.max_error for check in report.tensors.values()))
     complex_error = max(check.max_error for check in exact.tensors.values())
     best = int(np.argmin(errors))
-    print(f"central differences are best at ε = {epsilons[best]:.0e}: {errors[best]:.1e}; "
+    print(f"\ncentral differences are best at ε = {epsilons[best]:.0e}: {errors[best]:.1e}; "
           f"smaller ε loses to rounding, larger to curvature.")  # fmt: skip
     ax = plots.gradient_error_curve(epsilons, errors, complex_error)
     print(f"picture of the error over ε: {plots.save(ax, args.picture)}")
-    exact.raise_if_failed()
-    quotient.raise_if_failed()
-    print(VERDICT)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def main() -> None:
     print(f"{model.parameter_count:,} parameters on {device}; {total:,} steps, "
           f"{total / len(batches):.1f} epochs")  # fmt: skip
 
-    every = max(1, total // 10)
+    every, streams = max(1, total // 10), min(64, max(1, validation_size // 256))
     step, state, seconds, curve, validation = 0, None, 0.0, [], []
     bar = tqdm(total=total, unit="step", disable=None)  # none where stderr is no terminal
     while step < total:
@@ -84,7 +84,7 @@ def main() -> None:
             curve.append(float(loss))
             seconds += time.perf_counter() - began
             if corpus.valid is not None and (step % every == 0 or step == total):
-                score = evaluate(params, config, corpus.valid, streams=64)
+                score = evaluate(params, config, corpus.valid, streams)
                 validation.append((step, score.loss))
                 tqdm.write(
                     f"step {step:6,}  training {np.mean(curve[-every:]):.4f}  validation "

@@ -31,8 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             doc = verb.__doc__ or ""
             of_verb = verbs.add_parser(name, help=doc.partition(".")[0], description=doc)
             verb.add_flags(of_verb)
-            of_verb.set_defaults(main=verb.main)
-        args = parser.parse_args(arguments)
+            of_verb.set_defaults(main=verb.main, parser=of_verb)
+        args, strange = parser.parse_known_args(arguments)
+        if strange:
+            args.parser.refuse(strange)
         logging.getLogger("minilstm").handlers = [_ToldOnce()]
         args.main(args)
 

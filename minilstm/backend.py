@@ -17,9 +17,7 @@ from minilstm.errors import InputError
 Array = Any  # np.ndarray or cupy.ndarray: the two share no base class
 Tree = TypeVar("Tree")
 
-_INSTALL = (
-    "pip install 'minilstm[cuda12]' (or 'minilstm[cuda13]', as the driver allows), or --device cpu"
-)
+_INSTALL = "pip install 'cupy-cuda12x[ctk]' (cuda13x for a driver of CUDA 13), or --device cpu"
 
 # The types that do not say by their name whose they are. The tests enter their stand-in here.
 _array_modules: dict[type, Any] = {np.ndarray: np, np.generic: np}

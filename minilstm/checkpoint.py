@@ -129,7 +129,7 @@ def write_run(path: AnyPath, config: ModelConfig, vocabulary: Vocabulary,
     _sync(path)
     prune(run)
     for name, data in files.items():
-        _replace_file(path / name, data)
+        replace_file(path / name, data)
     _sync(path.parent)
     return run
 
@@ -141,6 +141,8 @@ def read_run(path: AnyPath) -> Run:
         InputError: a file is missing or damaged, or the two do not fit each other.
     """
     path = Path(path)
+    if not path.is_dir():
+        raise InputError(f"want the folder of a run, got {str(path)!r}, which is no folder")
     return _parse_run(path, {n: _read_file(path / n) for n in ("vocabulary.json", "config.json")})
 
 
@@ -227,7 +229,7 @@ def point(run: Run, which: Pointer, name: str) -> None:
     if not _NAME.fullmatch(name):
         raise InputError(f"a checkpoint's name must be like step-00001234, got {quote(name)}")
     fingerprint = _fingerprint(_read_file(run.path / "checkpoints" / name / _PROGRESS))
-    _replace_file(run.path / which, f"{name}: {fingerprint}\n".encode())
+    replace_file(run.path / which, f"{name}: {fingerprint}\n".encode())
 
 
 def has_checkpoint(run: Run, which: Pointer = "last") -> bool:
@@ -450,7 +452,7 @@ def _to_json(value: object) -> bytes:
     return f"{text}\n".encode()
 
 
-def _replace_file(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes) -> None:
     """The file is the old one, and from one moment on the new one."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.unlink(missing_ok=True)  # if a process was killed here; it may be a link, too

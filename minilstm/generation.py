@@ -112,7 +112,7 @@ def check_sampling(temperature: float, top_k: int | None, top_p: float | None, V
     Raises:
         InputError: one of them is out of its range.
     """
-    got = f"{temperature}; for the likeliest token each time, ask for greedy"
+    got = f"{temperature}; greedy (--greedy) takes the likeliest token"
     require(0 < temperature < np.inf, "temperature must be a finite number above 0", got)
     if top_k is not None:
         check_positive_int("top_k", top_k)

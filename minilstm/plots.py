@@ -86,7 +86,8 @@ def loss_curve(
         The axes.
     """
     ax = ax or new_axes()[0]
-    ax.plot(steps, losses, color="0.45", linewidth=1.0, label="training")
+    marker = "." if len(steps) < 20 else None  # a single loss would be no line
+    ax.plot(steps, losses, color="0.45", linewidth=1.0, marker=marker, label="training")
     if validation:
         curve = zip(*validation, strict=True)
         ax.plot(*curve, color="C0", linewidth=2.0, marker="o", markersize=3, label="validation")
@@ -96,6 +97,7 @@ def loss_curve(
         dotted = _LEVEL | {"linestyle": ":"}
         ax.axhline(unigram, **dotted, label=f"unigram entropy: {unigram:.3f}")
     ax.set(xlabel="step", ylabel="loss (nats per token)", ylim=(0, None))
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend(frameon=False)
     return ax
 
@@ -125,7 +127,8 @@ def gates(text: Sequence[str], cache: ModelCache, axes: Sequence[Axes] | None = 
     Args:
         text: the T tokens, which label the columns.
         cache: of `forward_with_cache` with inputs (T, 1); the top layer is shown.
-        axes: five, where to draw; None makes new ones.
+        axes: five, where to draw; None makes new ones: beside each other for a short text, below
+            each other for a longer one.
     Returns:
         The five axes.
     Raises:
@@ -146,15 +149,21 @@ def gates(text: Sequence[str], cache: ModelCache, axes: Sequence[Axes] | None = 
         ("candidate g", layer.g, -1, 1),
         ("cell state c", cs, -largest, largest),
     ]
-    axes = list(axes) if axes is not None else new_axes("ifogc", width=10, height=3.2)
+    if axes is None and T <= 8:
+        axes = new_axes("ifogc", width=10, height=3.2)
+    elif axes is None:
+        axes = new_axes("i;f;o;g;c", width=3 + 0.22 * T, height=12)
+    labels = ["↵" if token == "\n" else repr(token)[1:-1].replace("$", r"\$") for token in text]
+    rotation = 90 if max(map(len, labels)) > 2 else 0
     for ax, (title, values, low, high) in zip(axes, panels, strict=True):
         grid = np.concatenate(values).T  # (H, T)
-        image = ax.imshow(grid, cmap="gray", vmin=low, vmax=high, aspect="auto")
-        ax.set_xticks(range(T), [repr(s)[1:-1].replace("$", r"\$") for s in text])
-        ax.set(title=title, xlabel="letter read")
-        ax.figure.colorbar(image, ax=ax, location="bottom", shrink=0.9)
-    axes[0].set_ylabel("hidden unit")
-    return axes
+        image = ax.imshow(grid, cmap="gray", vmin=low, vmax=high, aspect="auto",
+                          interpolation="nearest")  # fmt: skip
+        ax.set_xticks(range(T), labels, rotation=rotation)
+        ax.set(title=title, xlabel="token read", ylabel="hidden unit")
+        ax.label_outer()  # axes in a row share "hidden unit", those in a column "token read"
+        ax.figure.colorbar(image, ax=ax, location="bottom" if T <= 8 else "right", shrink=0.9)
+    return list(axes)
 
 
 def gradient_norms(params: Params, config: ModelConfig, ids: ArrayLike) -> np.ndarray:
@@ -194,8 +203,10 @@ def gradient_flow(dh: np.ndarray, dc: np.ndarray, ax: Axes | None = None) -> Axe
     """
     ax = ax or new_axes()[0]
     ax.semilogy(dh[:, -1], color="C0", label="‖dh_t‖")
-    ax.semilogy(dc[:, -1], color="C1", label="‖dc_t‖")
-    ax.set(xlabel="step t", ylabel="gradient of the last token's loss")
+    ax.semilogy(dc[:, -1], color="C1", linestyle="--", label="‖dc_t‖")
+    ax.set(xlabel="step t; the gradient flows from right to left",
+           ylabel="gradient of the last token's loss", title="top layer")  # fmt: skip
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend(frameon=False)
     return ax
 

@@ -338,11 +338,12 @@ def complete(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: merged.get(name) for name in setting_types()}
 
 
-def check_same(recorded: Mapping[str, Any], given: Mapping[str, Any], owner: str) -> None:
+def check_same(recorded: Mapping[str, Any], given: Mapping[str, Any], owner: str,
+               hint: str = "") -> None:  # fmt: skip
     """Raise an InputError if a setting is given that differs from the recorded one."""
     for name, value in given.items():
-        if name in recorded and value != recorded[name]:
-            raise InputError(f"{name}: {owner} has {spell(recorded[name])}, got {spell(value)}")
+        if name in recorded and (was := recorded[name]) != value:
+            raise InputError(f"{name}: {owner} has {spell(was)}, got {spell(value)}{hint}")
 
 
 def _wanted(name: str) -> str:

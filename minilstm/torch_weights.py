@@ -67,7 +67,8 @@ def from_torch_state_dict(state_dict: dict[str, Any], config: ModelConfig) -> Pa
     shapes = torch_shapes(config)
     missing, unexpected = shapes.keys() - state_dict.keys(), state_dict.keys() - shapes.keys()
     if missing or unexpected:
-        odd = f"missing {sorted(missing)}, unexpected {sorted(unexpected)}"
+        parts = {"missing": sorted(missing), "unexpected": sorted(unexpected)}
+        odd = ", ".join(f"{what} {names}" for what, names in parts.items() if names)
         raise InputError(f"the state dict does not fit the config: {odd}")
     host = {name: np.asarray(state_dict[name]) for name in shapes}
     dtype = host["fc.bias"].dtype

@@ -38,7 +38,8 @@ class TrainConfig:
         clip: largest global norm of the gradients; none: no clipping.
         eval_every: steps between evaluations; none: about twenty in the whole run.
         eval_tokens: validation targets that each of these scores; the final one scores all.
-        eval_streams: pieces of the validation text that are read side by side.
+        eval_streams: pieces of the validation text that are read side by side, each of 256 tokens
+            or more.
         patience: evaluations without improvement before the run stops; none: it never does.
         checkpoint_every: steps between "last" checkpoints; none: at each evaluation.
         sample_every: steps between printed samples; none: no samples.

@@ -222,7 +222,6 @@ class _Run:
         self.best_params: Params | None = None
         self.unread: list[tuple[int, Array, Array, Array]] = []  # step, loss, norm, tensors' norms
         self.eval_every = config.eval_every or max(1, total // 20)
-        self.row_every = max(1, self.eval_every // 10)
 
     def go(self, should_stop: Callable[[], bool]) -> TrainResult:
         from tqdm import tqdm
@@ -233,14 +232,15 @@ class _Run:
                 batch, started = next(stream), time.perf_counter()
                 self.train_step(*batch)
                 validates = self.step % self.eval_every == 0 or self.step == self.total
-                writes_row = validates or self.step % self.row_every == 0
+                tenths = [10 * step // self.eval_every for step in (self.step - 1, self.step)]
+                writes_row = validates or tenths[0] < tenths[1]  # ten rows from one to the next
                 if writes_row:
                     self.read()  # waits for a GPU, which is part of the time that training takes
                 self.progress.seconds += time.perf_counter() - started
                 self._bar.update()
                 valid_loss = self.validate() if validates else None
                 if writes_row:
-                    self.write_row(valid_loss)
+                    self.write_row(valid_loss, told=validates)
                 improved = valid_loss is not None and self.improves(valid_loss)
                 reason = self.reason() or ("interrupted" if should_stop() else None)
                 every = self.config.checkpoint_every or self.eval_every
@@ -302,7 +302,9 @@ class _Run:
         self.unread.clear()
 
     def score(self, ids: IntArray) -> Evaluation:
-        return evaluate(self.model.params, self.model.config, ids, self.config.eval_streams)
+        # Each stream starts from a zero state; in short ones there would be little else to see.
+        streams = max(1, min(self.config.eval_streams, len(ids) // 256))
+        return evaluate(self.model.params, self.model.config, ids, streams)
 
     def validate(self) -> float | None:
         """The loss on the validation text; None without one. A bad one is a NonFiniteError."""
@@ -386,8 +388,8 @@ class _Run:
         ax = plots.loss_of_run(rows, self.model.config.vocab_size, unigram=unigram)
         plots.save(ax, self.out.path / "loss.png")
 
-    def write_row(self, valid_loss: float | None) -> None:
-        """One row of metrics.csv, and where the run is watched, a line."""
+    def write_row(self, valid_loss: float | None, told: bool) -> None:
+        """One row of metrics.csv; and if it is told, a line."""
         progress, lr = self.progress, self.optimizer.lr
         train_loss = statistics.fmean(progress.losses)
         progress.losses = []
@@ -398,7 +400,7 @@ class _Run:
         line = f"step {self.step:>{len(str(self.total))}} of {self.total}  train {train_loss:.4f}"
         if valid_loss is not None:
             line += f"  valid {valid_loss:.4f}  perplexity {perplexity(valid_loss):.2f}"
-        if valid_loss is not None or self._bar.disable:
+        if told:
             self.say(f"{line}  lr {lr:.2e}  norm {self.norm:.3f}")
 
     def sample(self) -> None:

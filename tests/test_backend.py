@@ -187,11 +187,11 @@ def broken_import(monkeypatch, tmp_path):
 
 
 MISSING = {
-    no_cupy: "CuPy is not installed: pip install 'minilstm[cuda12]'",
+    no_cupy: "CuPy is not installed: pip install 'cupy-cuda12x[ctk]'",
     no_device: "finds no CUDA device: check the driver, or --device cpu",
-    broken_product: "(ImportError: Failure finding libcublasLt.so): pip install 'minilstm[cuda12]'",
-    broken_driver: "(RuntimeError: ): pip install 'minilstm[cuda12]'",
-    broken_import: "(ImportError: libcudart.so.12): pip install 'minilstm[cuda12]'",
+    broken_product: "(ImportError: Failure finding libcublasLt.so): pip install 'cupy-cuda12x",
+    broken_driver: "(RuntimeError: ): pip install 'cupy-cuda12x[ctk]'",
+    broken_import: "(ImportError: libcudart.so.12): pip install 'cupy-cuda12x[ctk]'",
     wrong_product: "the GPU computed 1·1 + 1·1 + 1 ≠ 3: check the device, or --device cpu",
 }
 

@@ -113,7 +113,7 @@ def test_each_gate_is_named_and_each_column_has_its_letter():
 def test_letters_that_cannot_be_seen_are_written_as_escapes():
     _, cache, _ = gates_of("abba")
     axes = plots.gates("\n\ta ", cache)
-    assert [tick.get_text() for tick in axes[0].get_xticklabels()] == [r"\n", r"\t", "a", " "]
+    assert [tick.get_text() for tick in axes[0].get_xticklabels()] == ["↵", r"\t", "a", " "]
 
 
 def test_the_cache_of_another_text_is_refused():

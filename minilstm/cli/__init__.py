@@ -1,6 +1,7 @@
 """What the scripts and the command line share: how a failure looks, the parser, lines of text."""
 
 import argparse
+import difflib
 import io
 import os
 import sys
@@ -80,6 +81,12 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, description: str | None = None, **options: Any) -> None:
         options |= {"formatter_class": _HelpFormatter, "allow_abbrev": False}
         super().__init__(description=description, **options)
+
+    def refuse(self, strange: list[str]) -> NoReturn:
+        """Refuse arguments that there are not, with the flag that is nearest to the first."""
+        near = difflib.get_close_matches(strange[0].partition("=")[0], self._option_string_actions)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        self.error(f"unrecognized arguments: {' '.join(strange)}{hint}")
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see {self.prog} --help)")

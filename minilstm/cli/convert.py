@@ -8,7 +8,7 @@ convert RUN --to torch --out F.safetensors writes the state dict of the equivale
 from pathlib import Path
 
 import minilstm as ml
-from minilstm.checkpoint import holds_run, read_run, save_model
+from minilstm.checkpoint import holds_run, read_run, replace_file, save_model
 from minilstm.cli import Args, Parser, show
 from minilstm.cli.runs import load_run
 
@@ -30,11 +30,12 @@ def main(args: Args) -> None:
     if (args.like is None) is (args.to is None):
         got = f"got --from {args.from_} and --like {args.like}"
         raise ml.InputError(f"--from and --like, a run of the same model, go together, {got}")
-    if args.to and out.is_dir():
-        raise ml.InputError(f"--out must be a file, got the folder {args.out!r}")
+    if args.to and (out.is_dir() or out.suffix != ".safetensors"):
+        raise ml.InputError(f"--out must be a file like F.safetensors, got {args.out!r}")
     if args.to:
         _, model = load_run(args.source, "cpu")
-        out.write_bytes(save(ml.to_torch_state_dict(model.params, model.config)))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(out, save(ml.to_torch_state_dict(model.params, model.config)))
     elif holds_run(out):
         raise ml.InputError(f"--out must be a new folder, {out} holds a run already")
     else:

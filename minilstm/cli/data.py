@@ -27,8 +27,8 @@ def main(args: Args) -> None:
                 show("\n".join(f"    {address}" for address in file.addresses))
     elif args.action == "fetch":
         for name in files:
-            for split, path in fetch(name).items():
-                show(f"{name} {split}: {path}")
+            paths = [f"{name} {split}: {path}" for split, path in fetch(name).items()]
+            show("\n".join(paths or [f"{name}: built in"]))
     elif args.action == "verify":
         states = {file: state for name in files for file, state in verify(name).items()}
         for file, state in states.items():

@@ -13,7 +13,7 @@ from minilstm.cli import Args, Parser, runs, show
 from minilstm.metrics import read_rows
 
 _PICTURES = ("loss", "gates", "gradient-flow")
-_LABELLED = 40  # tokens, more than which gates cannot label
+_LABELLED = 100  # tokens, more than which gates cannot label
 
 
 def add_flags(parser: Parser) -> None:

@@ -33,13 +33,11 @@ def add_flags(parser: Parser) -> None:
 
 def main(args: Args) -> None:
     given = settings.given(args)
-    name = args.out or args.preset or given.get("data")
-    if not name:
-        raise ml.InputError("a run needs a name: want --out, or --data or --preset, got none")
+    name = args.out or args.preset or settings.complete(given)["data"]
     out = Path(name) if args.out else Path("runs", Path(name).stem)
     before = [signal.signal(number, _end) for number in _SIGNALS]
     try:
-        if args.force or not checkpoint.holds_run(out):
+        if args.force or not checkpoint.holds_run(out) or (args.dry_run and not args.resume):
             _begin(args, given, out)
         elif args.resume:
             _resume(args, given, out)
@@ -82,12 +80,14 @@ def _resume(args: Args, given: dict[str, Any], out: Path) -> None:
     flat, init_from, total = record["settings"], record["init_from"], record["total_steps"]
     fixed = {name: value for name, value in flat.items() if name not in _PLACES}
     said = {"init_from": args.init_from} if args.init_from is not None else {}
-    settings.check_same(fixed | {"init_from": init_from}, given | said, "the run")
+    settings.check_same(fixed | {"init_from": init_from}, given | said, "the run",
+                        hint="; a run's settings stay: --init-from begins another with its weights")
     if checkpoint.has_checkpoint(run, "last"):
         last = checkpoint.read_checkpoint(run, "last", weights_only=True)
         config, init_from = ml.TrainConfig(**settings.of_table("train", flat)), None
         if training.is_finished(last, config, total):
             return show(f"{out} is finished: {last.step:,} of {total:,} steps are taken")
+        tell(f"{out}: going on after step {last.step:,} of {total:,}")
     setup = runs.prepare(flat | given, run)
     runs.check_text(record, setup.corpus)
     if setup.model != run.config:
@@ -124,7 +124,8 @@ def _new_model(setup: runs.Setup, init_from: str | None) -> ml.LanguageModel:
 
 def _show_plan(setup: runs.Setup, out: Path, total: int | None = None) -> None:
     """All settings as a TOML file, and as comments what else there is to know."""
-    for line in (f"would be written to {out}", *setup.lines(total)):
+    there = ", which holds a run already" if checkpoint.holds_run(out) else ""
+    for line in (f"would be written to {out}{there}", *setup.lines(total)):
         show(f"# {line}")
     show(f"\n{settings.to_toml(setup.settings)}")
 

@@ -6,9 +6,9 @@ Layout: time first. x is (T, B, D), so x[t] is one step of all sequences, contig
 Gates: PyTorch's order i, f, g, o; the 4H columns of W_x, W_h and b are four blocks of H.
 Names: dX is ∂loss/∂X and has X's shape. `_prev` belongs to step t-1, `_next` came from t+1.
 
-The cell is elementwise and knows nothing of time; the sequence owns the matrix products and the
-loop. The tags (L1)…(L9) number the forward's equations; backward carries them in reverse order, and
-docs/lstm_backward.md derives each.
+The cell is elementwise and knows nothing of time; @fuse makes it one kernel on a GPU, and changes
+nothing on a CPU. The sequence owns the matrix products and the loop. The tags (L1)…(L9) number the
+forward's equations; backward carries them in reverse order, and docs/lstm_backward.md derives each.
 Source: Hochreiter & Schmidhuber 1997; with the forget gate of Gers, Schmidhuber & Cummins 2000;
 one bias per layer.
 """
@@ -169,6 +169,7 @@ def lstm_backward(
     for t in reversed(range(T)):
         # h_t is read twice: by the layer above, and by step t+1. So its gradients add.
         dh = dhs[t] + dh_next  # (B, H)
+        # The gradient of c_{t-1} leaves as dc_prev; one step earlier it is the part from the next.
         *dz, dc_next = cell_backward(
             dh, dc_next,
             cache.i[t], cache.f[t], cache.g[t], cache.o[t], cache.c_prevs[t], cache.tanh_c[t],

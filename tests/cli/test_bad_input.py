@@ -20,7 +20,7 @@ OK = ["--data", "text.txt", "--steps", "2", "--out", "new"]
 
 # arguments, what the line must quote
 TRAIN = [
-    ([], "--out, or --data or --preset"),
+    ([], "data must be given: a file or corpus, or a preset"),
     (["--out", "new"], "data must be given"),
     (["--data", "none.txt"], "got 'none.txt', which does not exist"),
     (["--data", "shakespear"], "got 'shakespear', which does not exist"),
@@ -92,12 +92,14 @@ TRAIN = [
     ([*OK, "--set", "lr"], "--set must be like hidden_size=128, got 'lr'"),
     ([*OK, "--set", "leraning=1"], "unknown setting 'leraning'; "),
     ([*OK, "--set", "lr=1", "--lr", "2"], "lr must be said once, got 1.0 and 2.0"),
-    ([*OK, "--init-from", "none"], "none/vocabulary.json is missing"),
+    ([*OK, "--init-from", "none"], "want the folder of a run, got 'none'"),
     ([*OK, "a.txt"], "unrecognized arguments: a.txt"),
+    ([*OK, "--stepz", "3"], "unrecognized arguments: --stepz 3; did you mean --steps?"),
+    ([*OK, "--hidden_size=3"], "--hidden_size=3; did you mean --hidden-size? (see minilstm train"),
 ]
 ON_A_RUN = [
     (["sample"], "the following arguments are required: RUN"),
-    (["sample", "none"], "none/vocabulary.json is missing"),
+    (["sample", "none"], "want the folder of a run, got 'none'"),
     (["sample", "run", "--prompt", ""], "the prompt must be a text of at least one token, got ''"),
     (["sample", "run", "--prompt", "É"], "'É' at index 0"),
     (["sample", "run", "--length", "-1"], "length must be an integer from 0 up, got -1"),
@@ -111,12 +113,12 @@ ON_A_RUN = [
     (["sample", "run", "--stop", ""], "stop must be a non-empty text or None, got ''"),
     (["sample", "run", "--seed", "-1"], "seed must be an integer from 0 up, got -1"),
     (["sample", "run", "--device", "tpu"], "device must be auto, cpu or cuda, got 'tpu'"),
-    (["eval", "none"], "none/vocabulary.json is missing"),
+    (["eval", "none"], "want the folder of a run, got 'none'"),
     (["eval", "run", "--data", "none.txt"], "'none.txt' does not exist"),
     (["eval", "run", "--split", "dev"], "invalid choice: 'dev'"),
     (["eval", "run", "--streams", "0"], "streams must be a positive integer, got 0"),
-    (["info", "none"], "none/vocabulary.json is missing"),
-    (["plot", "none", "--what", "loss", "--out", "x.png"], "none/vocabulary.json is missing"),
+    (["info", "none"], "want the folder of a run, got 'none'"),
+    (["plot", "none", "--what", "loss", "--out", "x.png"], "want the folder of a run, got 'none'"),
     (["gradcheck", "--layers", "0"], "--layers must be a positive integer, got 0"),
     (["gradcheck", "--seed", "-1"], "--seed must be an integer from 0 up, got -1"),
     (["tarin"], "invalid choice: 'tarin'"),

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 import tomllib
 
 import numpy as np
@@ -92,6 +93,18 @@ def test_a_dry_run_says_what_would_happen_and_writes_nothing(cli, folder):
     (folder / "plan.toml").write_text(done.out)  # what it prints is a config
     again = cli("train", "--config", "plan.toml", "--out", "run", "--dry-run")
     assert again.out == done.out
+
+
+def test_a_dry_run_beside_a_run_says_that_the_folder_is_taken(trained, cli, folder):
+    shutil.copytree(trained / "run", "run")
+    done = cli("train", *SMALL, "--dry-run")
+    assert done.code == 0
+    assert "# would be written to run, which holds a run already\n" in done.out
+
+
+def test_a_line_is_told_at_each_evaluation_and_no_more(train):
+    told = [line for line in train().err.splitlines() if line.startswith("step ")]
+    assert [int(line.split()[1]) for line in told] == [4, 8, 12]
 
 
 def test_a_dry_run_times_nothing(cli, monkeypatch):
