@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from minilstm.errors import InputError
+from minilstm.errors import InputError, require
 
 Array = Any  # np.ndarray or cupy.ndarray: the two share no base class
 Tree = TypeVar("Tree")
@@ -86,8 +86,7 @@ def choose_device(name: str | None = None) -> str:
     """
     source = "device" if name is not None else "MINILSTM_DEVICE"
     name = os.environ.get(source, "auto") if name is None else name
-    if name not in ("auto", "cpu", "cuda"):
-        raise InputError(f"{source} must be auto, cpu or cuda, got {name!r}")
+    require(name in ("auto", "cpu", "cuda"), f"{source} must be auto, cpu or cuda", repr(name))
     fault = None if name == "cpu" else _cuda_fault()
     if name == "cuda" and fault:
         raise InputError(f"{source} cuda: {fault}")

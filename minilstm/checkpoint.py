@@ -37,7 +37,7 @@ import numpy as np
 
 from minilstm.backend import to_host
 from minilstm.checks import State
-from minilstm.errors import InputError, check_count, check_positive_int, quote
+from minilstm.errors import InputError, check_count, check_positive_int, quote, require
 from minilstm.model import ModelConfig, Params
 from minilstm.text.vocabulary import Vocabulary, vocabulary_from_dict
 
@@ -226,8 +226,7 @@ def point(run: Run, which: Pointer, name: str) -> None:
         InputError: there is no such checkpoint.
         OSError: the system refused. The pointer names what it named before, or the new one.
     """
-    if not _NAME.fullmatch(name):
-        raise InputError(f"a checkpoint's name must be like step-00001234, got {quote(name)}")
+    require(_NAME.fullmatch(name), "a checkpoint's name must be like step-00001234", quote(name))
     fingerprint = _fingerprint(_read_file(run.path / "checkpoints" / name / _PROGRESS))
     replace_file(run.path / which, f"{name}: {fingerprint}\n".encode())
 
@@ -381,8 +380,7 @@ def _read_pointer(run: Run, which: Pointer) -> tuple[str, str]:
     """The checkpoint's name and the fingerprint of its progress.json."""
     text = _read_file(run.path / which, limit=200).decode("ascii", "backslashreplace")
     name, _, fingerprint = text.removesuffix("\n").partition(": ")
-    if not _NAME.fullmatch(name):
-        raise InputError(f"{run.path / which} must name a checkpoint, got {quote(name)}")
+    require(_NAME.fullmatch(name), f"{run.path / which} must name a checkpoint", quote(name))
     return name, fingerprint
 
 

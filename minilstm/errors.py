@@ -37,7 +37,7 @@ def printable(text: str) -> str:
     return re.sub(r"[\0-\x08\x0b-\x1f\x7f-\x9f]", lambda c: f"\\x{ord(c[0]):02x}", text)
 
 
-def require(fits: bool, wanted: str, got: object) -> None:
+def require(fits: object, wanted: str, got: object) -> None:
     """Do nothing where it fits; else raise the error that says what was wanted and what came.
 
     Both are made whether it fits or not, so they must cost next to nothing: no repr of an array.

@@ -22,7 +22,7 @@ import numpy as np
 
 from minilstm.backend import Array, get_array_module, like
 from minilstm.checks import State, check_precision, check_shape, check_state, check_token_ids
-from minilstm.errors import InputError, check_number, check_positive_int, quote
+from minilstm.errors import InputError, check_number, check_positive_int, quote, require
 from minilstm.nn.dropout import dropout, dropout_mask
 from minilstm.nn.embedding import embedding_backward, embedding_forward, one_hot
 from minilstm.nn.initializers import orthogonal, xavier_uniform
@@ -91,8 +91,7 @@ class ModelConfig:
             effect = "it has no effect (output_dropout acts after the last)"
             logging.getLogger("minilstm").warning("%s: %s", what, effect)
         inits = ("pytorch", "xavier", "orthogonal", "xavier_orthogonal")
-        if self.init not in inits:
-            raise InputError(f"init must be one of {', '.join(inits)}, got {self.init!r}")
+        require(self.init in inits, f"init must be one of {', '.join(inits)}", repr(self.init))
         if self.forget_bias is not None:
             check_number("forget_bias", self.forget_bias)
 

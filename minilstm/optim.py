@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from minilstm.backend import Array, get_array_module
-from minilstm.errors import InputError, check_number
+from minilstm.errors import InputError, check_number, require
 
 Params = dict[str, Array]
 
@@ -126,8 +126,7 @@ class Optimizer:
             InputError: it has not this optimizer's moments.
         """
         wanted, got = sorted(self.state_dict()), sorted(state)
-        if wanted != got:
-            raise InputError(f"{type(self).__name__} needs a state with {wanted}, got {got}")
+        require(wanted == got, f"{type(self).__name__} needs a state with {wanted}", got)
         self.steps = int(state["steps"])
         for moment in self.moments:  # copies: a step changes them in place, not the state
             self.moments[moment] = {name: x.copy() for name, x in state[moment].items()}

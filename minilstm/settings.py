@@ -22,7 +22,7 @@ from types import NoneType
 from typing import Any
 
 import minilstm as ml
-from minilstm.errors import InputError, check_positive_int, quote
+from minilstm.errors import InputError, check_positive_int, quote, require
 from minilstm.text.vocabulary import Vocabulary
 
 
@@ -54,8 +54,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_positive_int("min_count", self.min_count)
-        if self.level not in ("char", "word"):
-            raise InputError(f"level must be char or word, got {quote(self.level)}")
+        require(self.level in ("char", "word"), "level must be char or word", quote(self.level))
 
     def load(self, vocab: Vocabulary | None = None) -> ml.Corpus:
         """The text; numbered by `vocab`, if there is one already. Raises as `load_corpus`."""
@@ -190,8 +189,7 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
         if table not in TABLES:
             hint = _other_table(table) or _suggest(table, TABLES)
             raise InputError(f"{source}: unknown table {quote(table)}{hint}")
-        if not isinstance(entries, dict):
-            raise InputError(f"{source}: {table} must be a table, got {quote(entries)}")
+        require(isinstance(entries, dict), f"{source}: {table} must be a table", quote(entries))
         known = of_table(table, setting_types())
         for name, value in entries.items():
             if name not in known:
@@ -235,8 +233,7 @@ def _check_type(where: object, name: str, value: Any) -> Any:
         return None
     if type(value) is int and float in kinds and abs(value) < 1 << 63:
         return float(value)
-    if type(value) not in kinds:
-        raise InputError(f"{where}: {name} must be {_wanted(name)}, got {quote(value)}")
+    require(type(value) in kinds, f"{where}: {name} must be {_wanted(name)}", quote(value))
     return value
 
 
@@ -305,12 +302,10 @@ def given(args: argparse.Namespace) -> dict[str, Any]:
     flags = [(name, "=", spell(v)) for name, v in vars(args).items() if name in setting_types()]
     said: dict[str, Any] = {}
     for name, equals, text in (*pairs, *flags):
-        if not equals:
-            raise InputError(f"--set must be like hidden_size=128, got {quote(name)}")
+        require(equals, "--set must be like hidden_size=128", quote(name))
         value = parse(name, text)
         first, second = spell(said.setdefault(name, value)), spell(value)
-        if first != second:
-            raise InputError(f"{name} must be said once, got {first} and {second}")
+        require(first == second, f"{name} must be said once", f"{first} and {second}")
     preset = read_preset(args.preset) if args.preset is not None else {}
     config = read_toml(args.config) if args.config is not None else {}
     return merge(preset, config, said)

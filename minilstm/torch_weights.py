@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from minilstm.backend import to_host
-from minilstm.errors import InputError
+from minilstm.errors import InputError, require
 from minilstm.model import ModelConfig, Params
 
 
@@ -72,13 +72,10 @@ def from_torch_state_dict(state_dict: dict[str, Any], config: ModelConfig) -> Pa
         raise InputError(f"the state dict does not fit the config: {odd}")
     host = {name: np.asarray(state_dict[name]) for name in shapes}
     dtype = host["fc.bias"].dtype
-    if dtype not in (np.float32, np.float64):
-        raise InputError(f"fc.bias must be float32 or float64, got {dtype}")
+    require(dtype in (np.float32, np.float64), "fc.bias must be float32 or float64", dtype)
     for name, x in host.items():
-        if x.shape != shapes[name]:
-            raise InputError(f"{name} must have shape {shapes[name]}, got {x.shape}")
-        if x.dtype != dtype:
-            raise InputError(f"{name} must be {dtype}, as fc.bias is, got {x.dtype}")
+        require(x.shape == shapes[name], f"{name} must have shape {shapes[name]}", x.shape)
+        require(x.dtype == dtype, f"{name} must be {dtype}, as fc.bias is", x.dtype)
     if config.tie_weights and not np.array_equal(host["fc.weight"], host["embedding.weight"]):
         worst = np.abs(host["fc.weight"] - host["embedding.weight"]).max()
         wanted = "fc.weight equal to embedding.weight"
