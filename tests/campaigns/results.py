@@ -82,7 +82,7 @@ def main() -> None:
     full.add_argument("preset", choices=FULL_SIZE)
     full.set_defaults(work=lambda args: full_size(args.preset))
     leak = commands.add_parser("leaky", help="one recipe, two ways to hold out a tenth")
-    leak.add_argument("--steps", type=int, default=6000)
+    leak.add_argument("--steps", type=int, default=4000)
     leak.set_defaults(work=lambda args: leaky(args.steps))
     pages = commands.add_parser("write", help="docs/results.md and docs/leaky_split.md")
     pages.set_defaults(work=lambda _: write())
@@ -126,7 +126,7 @@ def kill_half_way(out: Path, command: list[Any]) -> int:
     """Start a training, kill -9 it when half of its steps are in a checkpoint; return that step."""
     process = subprocess.Popen([sys.executable, "-m", "minilstm", *map(str, command)])
     while process.poll() is None:
-        time.sleep(0.2)
+        time.sleep(0.02)
         try:
             run = read_run(out)
             step = read_checkpoint(run, "last", weights_only=True).step
@@ -264,7 +264,7 @@ def leaky(steps: int) -> None:
     assert corpus.valid is not None
     text = np.concatenate([corpus.train, corpus.valid])
     T, B = 100, 32
-    config = ml.ModelConfig(len(corpus.vocab), 512, 1, embedding_size=64, forget_bias=1.0)
+    config = ml.ModelConfig(len(corpus.vocab), 256, 1, embedding_size=64, forget_bias=1.0)
     shuffled = np.random.default_rng(0).permutation(len(text) - T)
     held_out = shuffled[: len(shuffled) // 10][:1115]  # as many characters as the honest tenth
     splits = {
@@ -292,7 +292,7 @@ def leaky(steps: int) -> None:
         for step in range(1, steps + 1):
             loss, grads, _ = ml.loss_and_grads(params, config, *windows(rng.choice(training, B)))
             ml.clip_by_global_norm(grads, 1.0)
-            optimizer.lr = ml.warmup_cosine(step, steps, 3e-3)
+            optimizer.lr = ml.warmup_cosine(step - 1, steps, 5e-3)
             optimizer.step(params, grads)
             recent.append(float(loss))
             if step % (steps // 20) == 0:

@@ -197,7 +197,7 @@ characters. So nearly every character that validates is also a training target, 
 same characters before it: the "validation" loss is a second reading of the training loss, and
 falls as long as the model learns the text by heart.
 
-Here is one recipe (one layer of 512, windows of 100, {figures["steps"]:,} steps of Adam, the same
+Here is one recipe (one layer of 256, windows of 100, {figures["steps"]:,} steps of Adam, the same
 seed), once with that split, and once with the last tenth of the text held out:
 
 | split | training loss | "validation" loss at the end | at its lowest |
