@@ -19,8 +19,8 @@ def main() -> None:
                         help="a corpus, which is downloaded, or a UTF-8 text")  # fmt: skip
     parser.add_argument("--minutes", type=float, default=3.0, help="of training, validation aside")
     parser.add_argument("--steps", type=int, help="train so many steps, whatever they take")
-    parser.add_argument("--hidden-size", type=int, default=256, help="H")
-    parser.add_argument("--num-layers", type=int, default=1, help="L")
+    parser.add_argument("--hidden-size", type=int, default=160, help="H")
+    parser.add_argument("--num-layers", type=int, default=2, help="L")
     parser.add_argument("--batch-size", type=int, default=32, help="B, streams side by side")
     parser.add_argument("--seq-len", type=int, default=64, help="T, steps that gradients flow back")
     parser.add_argument("--lr", type=float, default=5e-3, help="Adam's rate before the cosine")
