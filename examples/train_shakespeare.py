@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--num-layers", type=int, default=2, help="L")
     parser.add_argument("--batch-size", type=int, default=32, help="B, streams side by side")
     parser.add_argument("--seq-len", type=int, default=64, help="T, steps that gradients flow back")
-    parser.add_argument("--lr", type=float, default=5e-3, help="Adam's rate before the cosine")
+    parser.add_argument("--lr", type=float, default=8e-3, help="Adam's rate before the cosine")
     parser.add_argument("--seed", type=int, default=0, help="of the weights and the samples")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto")
     parser.add_argument("--picture", metavar="FILE", help="draw the loss into this file")

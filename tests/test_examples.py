@@ -164,8 +164,8 @@ def test_help_says_what_the_script_is_for_and_names_the_defaults(call, script):
 # --- train_shakespeare.py
 
 SMALL = [
-    "--hidden-size", "24", "--batch-size", "8", "--seq-len", "16", "--lr", "0.02",
-    "--device", "cpu",
+    "--hidden-size", "24", "--num-layers", "1", "--batch-size", "8", "--seq-len", "16",
+    "--lr", "0.02", "--device", "cpu",
 ]  # fmt: skip
 LAST_LINE = (
     r"{} loss (\d+\.\d{{4}}) nats/char, (\d+\.\d{{4}}) bits/char, "
