@@ -61,7 +61,7 @@ ROWS = {
         Row("hello", "hello", "one-hot, 1×128", sample=4),
         Row("shakespeare", "shakespeare", "embedding 64, 2×160, state carried"),
         Row("shakespeare-windows-cpu", "shakespeare", "embedding 64, 1×256, random windows"),
-        Row("wikitext2-chars-cpu", "chars", "embedding 64, 1×256, state carried", test=True),
+        Row("wikitext2-chars-cpu", "chars", "embedding 64, 2×192, state carried", test=True),
         Row("wikitext2-words-cpu", "words", "tied, 1×200, state carried", test=True, sample=60),
     )
 }
