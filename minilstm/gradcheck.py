@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minilstm.errors import InputError
+from minilstm.errors import InputError, require
 
 Arrays = dict[str, np.ndarray]
 
@@ -186,16 +186,13 @@ def directional(
 
 def _check_arrays(arrays: Arrays, grads: Arrays) -> None:
     wanted, got = sorted(arrays), sorted(grads)
-    if not wanted or wanted != got:
-        raise InputError(f"arrays and grads must have the same keys, got {wanted} and {got}")
+    require(wanted == got != [], "arrays and grads must have the same keys", f"{wanted} and {got}")
     for name, x in arrays.items():
         if x.dtype != np.float64:
             raise InputError(f"{name} must be float64: less is too coarse to check, got {x.dtype}")
-        if grads[name].shape != x.shape:
-            shape = grads[name].shape
-            raise InputError(f"the gradient of {name} must have shape {x.shape}, got {shape}")
-        if x.size == 0:
-            raise InputError(f"{name} has no entries to check: shape {x.shape}")
+        shape = grads[name].shape
+        require(shape == x.shape, f"the gradient of {name} must have shape {x.shape}", shape)
+        require(x.size > 0, f"{name} must have entries to check", f"shape {x.shape}")
 
 
 def _moved(f: Callable[..., Any], arrays: Arrays, step: complex) -> Arrays:

@@ -78,14 +78,13 @@ class ModelConfig:
         for name in ("vocab_size", "hidden_size", "num_layers", "embedding_size"):
             if name != "embedding_size" or E is not None:
                 check_positive_int(name, getattr(self, name))
-        if self.tie_weights and E != H:
-            wanted = f"embedding_size = hidden_size = {H}"
-            raise InputError(f"tie_weights needs {wanted}, got embedding_size {E}")
+        wanted = f"tie_weights needs embedding_size = hidden_size = {H}"
+        require(E == H or not self.tie_weights, wanted, f"embedding_size {E}")
         for name in ("dropout", "embedding_dropout", "output_dropout", "weight_drop"):
             check_number(name, getattr(self, name), "in [0, 1)", lambda p: 0 <= p < 1)
-        if self.embedding_dropout and E is None:
-            wanted = f"embedding_dropout {self.embedding_dropout} needs an embedding"
-            raise InputError(f"{wanted}, got embedding_size None (one-hot input)")
+        wanted = f"embedding_dropout {self.embedding_dropout} needs an embedding"
+        fits = E is not None or not self.embedding_dropout
+        require(fits, wanted, "embedding_size None (one-hot input)")
         if self.dropout and self.num_layers == 1:
             what = f"dropout {self.dropout} acts between layers, and there is one layer"
             effect = "it has no effect (output_dropout acts after the last)"

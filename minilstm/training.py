@@ -65,11 +65,11 @@ class TrainResult:
     last: Evaluation | None
 
 
-def is_finished(last: checkpoints.Checkpoint, config: TrainConfig, total: int) -> bool:
-    """Whether a run whose last checkpoint this is has nothing left to do: all steps are taken, or
-    it has stopped for lack of improvement."""
-    bad_evaluations: int = last.progress.get("bad_evaluations", 0)
-    return last.step >= total or bad_evaluations >= (config.patience or math.inf)
+def reason_to_end(step: int, total: int, bad_evaluations: int, config: TrainConfig) -> str | None:
+    """Why a run has nothing left to do after so many steps: "patience", "finished", or None."""
+    if bad_evaluations >= (config.patience or math.inf):
+        return "patience"
+    return "finished" if step >= total else None
 
 
 class NonFiniteError(ArithmeticError):
@@ -170,8 +170,8 @@ def train(
         InputError: the checkpoint to resume from is damaged or of another run.
     """
     for part, ids in (("train", corpus.train), ("valid", corpus.valid)):
-        if ids is not None and len(ids) < 2:
-            raise InputError(f"the {part} part must have at least 2 tokens, got {len(ids)}")
+        N = 2 if ids is None else len(ids)
+        require(N >= 2, f"the {part} part must have at least 2 tokens", N)
     with thread_limit(config.threads):
         total = total or total_steps(model, corpus.train, config)
         if isinstance(out, str | os.PathLike) and resume and checkpoints.holds_run(out):
@@ -252,10 +252,8 @@ class _Run:
         return self.finish(reason)
 
     def reason(self) -> str | None:
-        """Why there is nothing left to do, or None."""
-        if self.progress.bad_evaluations >= (self.config.patience or math.inf):
-            return "patience"
-        return "finished" if self.step >= self.total else None
+        bad_evaluations = self.progress.bad_evaluations
+        return reason_to_end(self.step, self.total, bad_evaluations, self.config)
 
     def train_step(self, inputs: IntArray, targets: IntArray, starts: bool) -> None:
         params, config, B = self.model.params, self.config, inputs.shape[1]

@@ -102,7 +102,7 @@ def _settings_from(source: checkpoint.Run, given: dict[str, Any]) -> dict[str, A
     """The settings of a run to begin from, and over them those given."""
     vocab = source.vocabulary
     own = {name: getattr(source.config, name) for name in _SHAPE}
-    own |= {"level": vocab.kind, **vocab.normalisation.to_dict()}
+    own |= {"level": vocab.kind, **asdict(vocab.normalisation)}
     if isinstance(vocab, ml.WordVocabulary):
         own["tokenizer"] = vocab.tokenizer
     settings.check_same(own, given, f"the model of {source.path}")
