@@ -85,10 +85,8 @@ class Report(NamedTuple):
             raise GradientError(f"{self.method}: " + "; ".join(failed))
 
 
-def complex_step(
-    f: Callable[..., Any], arrays: Arrays, grads: Arrays, *, h: float = 1e-20,
-    tolerance: float = 1e-12, raise_on_failure: bool = True,
-) -> Report:  # fmt: skip
+def complex_step(f: Callable[..., Any], arrays: Arrays, grads: Arrays, *, h: float = 1e-20,
+                 tolerance: float = 1e-12, raise_on_failure: bool = True) -> Report:
     """Compare grads with Im f(x + ih e_k) / h at every entry of every array.
 
     Args:
@@ -117,10 +115,9 @@ def complex_step(
     return _report("complex step", grads, numeric, allowed, raise_on_failure)
 
 
-def central_differences(
-    f: Callable[..., Any], arrays: Arrays, grads: Arrays, *, eps: float = 1e-5,
-    atol: float = 1e-9, rtol: float = 1e-5, raise_on_failure: bool = True,
-) -> Report:  # fmt: skip
+def central_differences(f: Callable[..., Any], arrays: Arrays, grads: Arrays, *,
+                        eps: float = 1e-5, atol: float = 1e-9, rtol: float = 1e-5,
+                        raise_on_failure: bool = True) -> Report:
     """Compare grads with (f(x + ε e_k) - f(x - ε e_k)) / 2ε at every entry of every array.
 
     Args:
@@ -153,10 +150,9 @@ def central_differences(
     return _report("central differences", grads, numeric, allowed, raise_on_failure)
 
 
-def directional(
-    f: Callable[..., Any], arrays: Arrays, grads: Arrays, *, rng: np.random.Generator,
-    eps: float = 1e-5, atol: float = 1e-9, rtol: float = 1e-5, raise_on_failure: bool = True,
-) -> Report:  # fmt: skip
+def directional(f: Callable[..., Any], arrays: Arrays, grads: Arrays, *,
+                rng: np.random.Generator, eps: float = 1e-5, atol: float = 1e-9,
+                rtol: float = 1e-5, raise_on_failure: bool = True) -> Report:
     """Compare Σ grads · u with (f(x + ε u) - f(x - ε u)) / 2ε along one random direction u.
 
     u is a unit vector over all arrays together: two evaluations of f, whatever the number of

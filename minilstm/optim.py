@@ -243,9 +243,8 @@ class AdamW(Adam):
         self._adam(p, g, m, v)
 
 
-def warmup_cosine(
-    step: int, total_steps: int, lr: float, warmup_steps: int = 0, final_lr: float = 0.0
-) -> float:
+def warmup_cosine(step: int, total_steps: int, lr: float, warmup_steps: int = 0,
+                  final_lr: float = 0.0) -> float:
     """Learning rate of step 0 … total_steps - 1: a linear rise, then half a cosine down.
 
         step < warmup_steps:  lr · (step + 1) / (warmup_steps + 1)

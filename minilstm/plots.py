@@ -70,10 +70,9 @@ def check_path(path: str | os.PathLike[str]) -> Path:
     return target
 
 
-def loss_curve(
-    steps: Sequence[float], losses: Sequence[float], vocab_size: int, ax: Axes | None = None,
-    validation: Sequence[tuple[float, float]] = (), unigram: float | None = None,
-) -> Axes:
+def loss_curve(steps: Sequence[float], losses: Sequence[float], vocab_size: int,
+               ax: Axes | None = None, validation: Sequence[tuple[float, float]] = (),
+               unigram: float | None = None) -> Axes:
     """Loss in nats per token against training steps, with the uniform guess's ln V as a line.
 
     Args:
@@ -208,9 +207,8 @@ def gradient_flow(dh: np.ndarray, dc: np.ndarray, ax: Axes | None = None) -> Axe
     return ax
 
 
-def gradient_error_curve(
-    epsilons: ArrayLike, errors: ArrayLike, complex_step_error: float, ax: Axes | None = None
-) -> Axes:
+def gradient_error_curve(epsilons: ArrayLike, errors: ArrayLike, complex_step_error: float,
+                         ax: Axes | None = None) -> Axes:
     """The U-shaped error of central differences over ε, and the complex step's as a line.
 
     The two slopes are the reason for the U: rounding ∝ 1/ε on the left, truncation ∝ ε² on the

@@ -101,10 +101,7 @@ _HOW_LONG = {"steps", "epochs", "minutes"}  # one of them replaces the others
 _KINDS: dict[type, tuple[str, Callable[[str], Any]]] = {
     NoneType: ("none", lambda text: {"none": None}[text.lower()]),
     bool: ("true or false", lambda text: {"true": True, "false": False}[text.lower()]),
-    int: ("an integer", int),
-    float: ("a number", float),
-    str: ("a text", str),
-}
+    int: ("an integer", int), float: ("a number", float), str: ("a text", str)}
 
 
 @functools.cache

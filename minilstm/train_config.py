@@ -1,14 +1,20 @@
 """TrainConfig: every decision about a training run in one place, checked before it starts."""
 
-from dataclasses import dataclass, fields
-from typing import get_args
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated
 
-from minilstm.errors import InputError, check_count, check_number, check_positive_int
+from minilstm.errors import InputError, check_number
+from minilstm.fields import Count, NotNegative, PositiveInt, Share, check_choice, check_fields
 from minilstm.optim import SGD, Adam, AdamW, Optimizer
 
-_CHOICES = {"batching": ("streams", "random", "shuffled"),
-            "optimizer": ("adam", "adamw", "sgd"),
-            "schedule": ("constant", "cosine", "step", "plateau")}
+Length = Annotated[float, partial(check_number, wanted="above 0 and at most 1e9",
+                                  fits=lambda x: 0 < x <= 1e9)]
+Factor = Annotated[float, partial(check_number, wanted="between 0 and 1", fits=lambda x: 0 < x < 1)]
+Norm = Annotated[float, partial(check_number, wanted="above 0", fits=lambda x: x > 0)]
+Batching = Annotated[str, partial(check_choice, choices=("streams", "random", "shuffled"))]
+Kind = Annotated[str, partial(check_choice, choices=("adam", "adamw", "sgd"))]
+Schedule = Annotated[str, partial(check_choice, choices=("constant", "cosine", "step", "plateau"))]
 
 
 @dataclass(frozen=True)
@@ -50,61 +56,39 @@ class TrainConfig:
         InputError: a value is out of range, or two do not fit together.
     """
 
-    steps: int | None = None
-    epochs: float | None = None
-    minutes: float | None = None
-    batching: str = "streams"
-    batch_size: int = 32
-    seq_len: int = 64
-    fresh_every: int | None = None
-    optimizer: str = "adam"
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    lr: float = 1e-3
-    schedule: str = "constant"
-    warmup_steps: int = 0
-    final_lr: float = 0.0
-    decay_every: int = 1000
-    decay_factor: float = 0.5
-    decay_patience: int = 2
-    clip: float | None = 1.0
-    eval_every: int | None = None
-    eval_tokens: int = 200_000
-    eval_streams: int = 64
-    patience: int | None = None
-    checkpoint_every: int | None = None
-    sample_every: int | None = None
-    sample_length: int = 200
-    seed: int = 0
-    threads: int | None = None
+    steps: PositiveInt | None = None
+    epochs: Length | None = None
+    minutes: Length | None = None
+    batching: Batching = "streams"
+    batch_size: PositiveInt = 32
+    seq_len: PositiveInt = 64
+    fresh_every: PositiveInt | None = None
+    optimizer: Kind = "adam"
+    momentum: Share = 0.0
+    weight_decay: NotNegative = 0.0
+    lr: NotNegative = 1e-3
+    schedule: Schedule = "constant"
+    warmup_steps: Count = 0
+    final_lr: NotNegative = 0.0
+    decay_every: PositiveInt = 1000
+    decay_factor: Factor = 0.5
+    decay_patience: Count = 2
+    clip: Norm | None = 1.0
+    eval_every: PositiveInt | None = None
+    eval_tokens: PositiveInt = 200_000
+    eval_streams: PositiveInt = 64
+    patience: PositiveInt | None = None
+    checkpoint_every: PositiveInt | None = None
+    sample_every: PositiveInt | None = None
+    sample_length: PositiveInt = 200
+    seed: Count = 0
+    threads: PositiveInt | None = None
 
     def __post_init__(self) -> None:
         if sum(x is not None for x in (self.steps, self.epochs, self.minutes)) > 1:
             raise InputError("at most one of steps, epochs and minutes says how long to train, got "
                              f"steps {self.steps}, epochs {self.epochs}, minutes {self.minutes}")
-        for field in fields(self):
-            name, value = field.name, getattr(self, field.name)
-            if value is None and type(None) in get_args(field.type):
-                continue
-            match name:
-                case "batching" | "optimizer" | "schedule":
-                    if value not in _CHOICES[name]:
-                        choices = ", ".join(_CHOICES[name])
-                        raise InputError(f"{name} must be one of {choices}, got {value!r}")
-                case "epochs" | "minutes":
-                    check_number(name, value, "above 0 and at most 1e9", lambda x: 0 < x <= 1e9)
-                case "momentum":
-                    check_number(name, value, "in [0, 1)", lambda x: 0 <= x < 1)
-                case "weight_decay" | "lr" | "final_lr":
-                    check_number(name, value, "from 0 up", lambda x: x >= 0)
-                case "decay_factor":
-                    check_number(name, value, "between 0 and 1", lambda x: 0 < x < 1)
-                case "clip":
-                    check_number(name, value, "above 0", lambda x: x > 0)
-                case "warmup_steps" | "decay_patience" | "seed":
-                    check_count(name, value)
-                case _:
-                    check_positive_int(name, value)
+        check_fields(self)
         if self.momentum and self.optimizer != "sgd":
             raise InputError(f"momentum is sgd's: {self.optimizer} has none, got {self.momentum}")
 

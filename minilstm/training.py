@@ -26,7 +26,7 @@ import numpy as np
 from minilstm import checkpoint as checkpoints
 from minilstm.backend import Array, get_array_module, is_on_host, like, to_host
 from minilstm.checks import State
-from minilstm.errors import InputError, IntArray, check_number, printable
+from minilstm.errors import InputError, IntArray, check_number, printable, require
 from minilstm.evaluation import Evaluation, evaluate, perplexity
 from minilstm.language_model import LanguageModel
 from minilstm.metrics import append_row, keep_rows, read_rows
@@ -145,12 +145,10 @@ def batches(ids: IntArray, config: TrainConfig, first: int = 0) -> Iterator[Batc
         skip = 0
 
 
-def train(
-    model: LanguageModel, corpus: Corpus, config: TrainConfig,
-    out: str | os.PathLike[str] | checkpoints.Run | None = None, *, resume: bool = False,
-    total: int | None = None, say: Callable[[str], None] | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> TrainResult:
+def train(model: LanguageModel, corpus: Corpus, config: TrainConfig,
+          out: str | os.PathLike[str] | checkpoints.Run | None = None, *, resume: bool = False,
+          total: int | None = None, say: Callable[[str], None] | None = None,
+          should_stop: Callable[[], bool] = lambda: False) -> TrainResult:
     """Train the model on the corpus; afterwards it has the weights with the best validation loss.
 
     Args:
@@ -169,8 +167,8 @@ def train(
         NonFiniteError: a loss or gradient is NaN or infinite. No checkpoint holds anything later.
         InputError: the checkpoint to resume from is damaged or of another run.
     """
-    for part, ids in (("train", corpus.train), ("valid", corpus.valid)):
-        N = 2 if ids is None else len(ids)
+    for part in corpus.parts.keys() - {"test"}:
+        N = len(corpus.parts[part])
         require(N >= 2, f"the {part} part must have at least 2 tokens", N)
     with thread_limit(config.threads):
         total = total or total_steps(model, corpus.train, config)
@@ -207,10 +205,9 @@ class _Progress:
 class _Run:
     """One run of `train`: what it is about, and everything that changes while it goes on."""
 
-    def __init__(
-        self, model: LanguageModel, corpus: Corpus, config: TrainConfig,
-        out: checkpoints.Run | None, total: int, say: Callable[[str], None] | None,
-    ) -> None:
+    def __init__(self, model: LanguageModel, corpus: Corpus, config: TrainConfig,
+                 out: checkpoints.Run | None, total: int,
+                 say: Callable[[str], None] | None) -> None:
         self.model, self.corpus, self.config = model, corpus, config
         self.out, self.total = out, total
         self.say = say or (lambda line: self._bar.write(printable(line), file=sys.stderr))

@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 
 import minilstm as ml
-from minilstm import checkpoint, settings, training
+from minilstm import checkpoint, generation, memory, settings, training
 from minilstm.errors import InputError, check_positive_int, quote
-from minilstm.generation import check_sampling
-from minilstm.memory import estimate_memory
 
 VERSIONS = {"minilstm": ml.__version__, "numpy": np.__version__,
             "python": platform.python_version()}  # fmt: skip
@@ -69,12 +67,12 @@ class Setup:
 
 
 def size_lines(model: ml.ModelConfig, batch: tuple[int, int], dtype: np.dtype[Any],
-               memory: dict[str, int]) -> Iterator[str]:  # fmt: skip
+               sizes: dict[str, int]) -> Iterator[str]:  # fmt: skip
     """How large a model is, and what a training step with it takes."""
     yield f"{sum(map(math.prod, model.parameter_shapes().values())):,} parameters, {dtype}"
-    sizes = {name: f"{size / 1e6:,.1f} MB" for name, size in memory.items()}
-    B, T, total = *batch, sizes.pop("total")
-    parts = ", ".join(f"{name} {size}" for name, size in sizes.items())
+    told = {name: f"{size / 1e6:,.1f} MB" for name, size in sizes.items()}
+    B, T, total = *batch, told.pop("total")
+    parts = ", ".join(f"{name} {size}" for name, size in told.items())
     yield f"memory of a training step with {B} x {T} tokens: {total} ({parts})"
 
 
@@ -96,16 +94,16 @@ def prepare(given: Mapping[str, Any], source: checkpoint.Run | None = None) -> S
     if (tokens := len(corpus.train)) < 2:
         raise InputError(f"need a text of at least 2 tokens to train on, got {tokens}")
     model = ml.ModelConfig(vocab_size=len(corpus.vocab), **own["model"])
-    check_sampling(**own["sample"], V=model.vocab_size)
+    generation.check_sampling(**own["sample"], V=model.vocab_size)
     B, T = train.batch_size, min(train.seq_len, tokens - 1)
     if train.batching != "random":
         B = min(B, max(1, (tokens - 1) // T))
     validates = corpus.valid is not None
-    memory = estimate_memory(model, B, T, dtype.itemsize, train.optimizer, keep_best=validates)
-    if memory["total"] > _MOST:
+    sizes = memory.estimate_memory(model, B, T, dtype.itemsize, train.optimizer, validates)
+    if sizes["total"] > _MOST:
         raise InputError("a step would take more memory than any machine has: see hidden_size, "
                          "embedding_size, num_layers, batch_size and seq_len")  # fmt: skip
-    return Setup(flat, corpus, model, train, device, dtype, (B, T), memory)
+    return Setup(flat, corpus, model, train, device, dtype, (B, T), sizes)
 
 
 def record(setup: Setup, total_steps: int, init_from: str | None,
@@ -160,9 +158,8 @@ def check_text(recorded: Mapping[str, Any], corpus: ml.Corpus) -> None:
 
 def _digests(corpus: ml.Corpus) -> dict[str, str]:
     """Part -> SHA-256 of its ids, the same on every machine."""
-    parts = {"train": corpus.train, "valid": corpus.valid, "test": corpus.test}
-    there = {part: ids for part, ids in parts.items() if ids is not None}
-    same = {part: ids.astype(ids.dtype.newbyteorder("<")) for part, ids in there.items()}
+    parts = corpus.parts.items()
+    same = {part: ids.astype(ids.dtype.newbyteorder("<")) for part, ids in parts}
     return {part: hashlib.sha256(ids.data).hexdigest() for part, ids in same.items()}
 
 

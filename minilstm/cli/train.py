@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import minilstm as ml
-from minilstm import checkpoint, settings, training
+from minilstm import checkpoint, metrics, settings, training
 from minilstm.cli import Args, Parser, runs, show, tell
 from minilstm.cli.evaluate import table
-from minilstm.metrics import read_rows
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SHAPE = ("hidden_size", "num_layers", "embedding_size", "tie_weights")  # of all the weights
@@ -85,7 +84,8 @@ def _resume(args: Args, given: dict[str, Any], out: Path) -> None:
     if checkpoint.has_checkpoint(run, "last"):
         last = checkpoint.read_checkpoint(run, "last", weights_only=True)
         config, init_from = ml.TrainConfig(**settings.of_table("train", flat)), None
-        if training.is_finished(last, config, total):
+        bad_evaluations = last.progress.get("bad_evaluations", 0)
+        if training.reason_to_end(last.step, total, bad_evaluations, config):
             return show(f"{out} is finished: {last.step:,} of {total:,} steps are taken")
         tell(f"{out}: going on after step {last.step:,} of {total:,}")
     setup = runs.prepare(flat | given, run)
@@ -152,7 +152,7 @@ def _train(run: checkpoint.Run, setup: runs.Setup, model: ml.LanguageModel, tota
         tell("stopped before its end: the validation loss no longer falls")
     tell(f"{result.steps:,} steps in {result.seconds:.1f} seconds, evaluations aside")
     if result.best is None or result.last is None:
-        loss = read_rows(run.path / "metrics.csv")[-1].get("train_loss")
+        loss = metrics.read_rows(run.path / "metrics.csv")[-1].get("train_loss")
         show(f"nothing validates; the last training loss is {loss:.4f} nats")
     else:
         show(table({f"best (step {result.best_step})": result.best,

@@ -115,13 +115,17 @@ class Corpus:
         """What a token is: "char" or "word"."""
         return self.vocab.kind
 
+    @property
+    def parts(self) -> dict[str, IntArray]:
+        """The parts that there are, by name: "train", "valid" and "test"."""
+        parts = {"train": self.train, "valid": self.valid, "test": self.test}
+        return {part: ids for part, ids in parts.items() if ids is not None}
+
     def split(self, name: str) -> IntArray:
         """Return the ids of the part "train", "valid" or "test"; InputError if there is none."""
-        parts = {"train": self.train, "valid": self.valid, "test": self.test}
-        if (ids := parts.get(name)) is None:
-            there = ", ".join(part for part, ids in parts.items() if ids is not None)
-            raise InputError(f"{self.name} has the parts {there}, got {quote(name)}")
-        return ids
+        parts = self.parts
+        require(name in parts, f"{self.name} has the parts {', '.join(parts)}", quote(name))
+        return parts[name]
 
     def unigram_entropy(self) -> float:
         """-sum_v p_v ln p_v, in nats per token, where p_v is the share of token v in train.
