@@ -16,7 +16,6 @@ Parameters are a flat dict[str, Array]; gradients are a dict with the same keys:
 import logging
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -24,7 +23,7 @@ import numpy as np
 from minilstm.backend import Array, get_array_module, like
 from minilstm.checks import State, check_precision, check_shape, check_state, check_token_ids
 from minilstm.errors import InputError, check_number, check_positive_int, quote, require
-from minilstm.fields import PositiveInt, Share, check_choice, check_fields
+from minilstm.fields import PositiveInt, Share, check_fields, one_of
 from minilstm.nn.dropout import dropout, dropout_mask
 from minilstm.nn.embedding import embedding_backward, embedding_forward, one_hot
 from minilstm.nn.initializers import orthogonal, xavier_uniform
@@ -33,8 +32,6 @@ from minilstm.nn.loss import linear_cross_entropy
 from minilstm.nn.lstm import LSTMCache, lstm_backward, lstm_forward
 
 Params = dict[str, Array]
-_INITS = ("pytorch", "xavier", "orthogonal", "xavier_orthogonal")
-Init = Annotated[str, partial(check_choice, choices=_INITS)]
 Rng = np.random.Generator | None  # draws the dropout masks; None: there is no dropout
 
 
@@ -74,7 +71,7 @@ class ModelConfig:
     locked_dropout: bool = False
     weight_drop: Share = 0.0
     tie_weights: bool = False
-    init: Init = "pytorch"
+    init: Annotated[str, one_of("pytorch", "xavier", "orthogonal", "xavier_orthogonal")] = "pytorch"
     forget_bias: Annotated[float, check_number] | None = None
 
     def __post_init__(self) -> None:

@@ -1,20 +1,13 @@
 """TrainConfig: every decision about a training run in one place, checked before it starts."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated
 
-from minilstm.errors import InputError, check_number
-from minilstm.fields import Count, NotNegative, PositiveInt, Share, check_choice, check_fields
+from minilstm.errors import InputError
+from minilstm.fields import Count, NotNegative, PositiveInt, Share, check_fields, number, one_of
 from minilstm.optim import SGD, Adam, AdamW, Optimizer
 
-Length = Annotated[float, partial(check_number, wanted="above 0 and at most 1e9",
-                                  fits=lambda x: 0 < x <= 1e9)]
-Factor = Annotated[float, partial(check_number, wanted="between 0 and 1", fits=lambda x: 0 < x < 1)]
-Norm = Annotated[float, partial(check_number, wanted="above 0", fits=lambda x: x > 0)]
-Batching = Annotated[str, partial(check_choice, choices=("streams", "random", "shuffled"))]
-Kind = Annotated[str, partial(check_choice, choices=("adam", "adamw", "sgd"))]
-Schedule = Annotated[str, partial(check_choice, choices=("constant", "cosine", "step", "plateau"))]
+Length = Annotated[float, number("above 0 and at most 1e9", lambda x: 0 < x <= 1e9)]
 
 
 @dataclass(frozen=True)
@@ -59,21 +52,21 @@ class TrainConfig:
     steps: PositiveInt | None = None
     epochs: Length | None = None
     minutes: Length | None = None
-    batching: Batching = "streams"
+    batching: Annotated[str, one_of("streams", "random", "shuffled")] = "streams"
     batch_size: PositiveInt = 32
     seq_len: PositiveInt = 64
     fresh_every: PositiveInt | None = None
-    optimizer: Kind = "adam"
+    optimizer: Annotated[str, one_of("adam", "adamw", "sgd")] = "adam"
     momentum: Share = 0.0
     weight_decay: NotNegative = 0.0
     lr: NotNegative = 1e-3
-    schedule: Schedule = "constant"
+    schedule: Annotated[str, one_of("constant", "cosine", "step", "plateau")] = "constant"
     warmup_steps: Count = 0
     final_lr: NotNegative = 0.0
     decay_every: PositiveInt = 1000
-    decay_factor: Factor = 0.5
+    decay_factor: Annotated[float, number("between 0 and 1", lambda x: 0 < x < 1)] = 0.5
     decay_patience: Count = 2
-    clip: Norm | None = 1.0
+    clip: Annotated[float, number("above 0", lambda x: x > 0)] | None = 1.0
     eval_every: PositiveInt | None = None
     eval_tokens: PositiveInt = 200_000
     eval_streams: PositiveInt = 64

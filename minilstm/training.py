@@ -386,8 +386,7 @@ class _Run:
     def write_row(self, valid_loss: float | None, told: bool) -> None:
         """One row of metrics.csv; and if it is told, a line."""
         progress, lr = self.progress, self.optimizer.lr
-        train_loss = statistics.fmean(progress.losses)
-        progress.losses = []
+        train_loss, progress.losses = statistics.fmean(progress.losses), []
         if self.out is not None:
             append_row(self.out.path / "metrics.csv", (
                 self.step, progress.tokens, lr, train_loss, valid_loss, self.norm,

@@ -20,8 +20,7 @@ _MOST = 1 << 48  # bytes; more is a slip of the keyboard
 # Of the entries that `minilstm train` adds to config.json those that are read back, and their types
 _READ_BACK: dict[str, Any] = {
     "settings": dict, "total_steps": int, "init_from": str | None, "corpus": str, "text": dict,
-    "unigram_entropy": float, "first_token": str, "threads": int | None,
-}  # fmt: skip
+    "unigram_entropy": float, "first_token": str, "threads": int | None}
 
 
 @dataclass(frozen=True)
