@@ -27,7 +27,7 @@ from minilstm import checkpoint as checkpoints
 from minilstm.backend import Array, get_array_module, is_on_host, like, to_host
 from minilstm.checks import State
 from minilstm.errors import InputError, IntArray, check_number, printable, require
-from minilstm.evaluation import Evaluation, evaluate, perplexity
+from minilstm.evaluation import Evaluation, evaluate
 from minilstm.language_model import LanguageModel
 from minilstm.metrics import append_row, keep_rows, read_rows
 from minilstm.model import Params, loss_and_grads
@@ -167,9 +167,9 @@ def train(model: LanguageModel, corpus: Corpus, config: TrainConfig,
         NonFiniteError: a loss or gradient is NaN or infinite. No checkpoint holds anything later.
         InputError: the checkpoint to resume from is damaged or of another run.
     """
-    for part in corpus.parts.keys() - {"test"}:
-        N = len(corpus.parts[part])
-        require(N >= 2, f"the {part} part must have at least 2 tokens", N)
+    for part, ids in corpus.parts.items():
+        fits = part == "test" or len(ids) >= 2
+        require(fits, f"the {part} part must have at least 2 tokens", len(ids))
     with thread_limit(config.threads):
         total = total or total_steps(model, corpus.train, config)
         if isinstance(out, str | os.PathLike) and resume and checkpoints.holds_run(out):
@@ -235,10 +235,10 @@ class _Run:
                     self.read()  # waits for a GPU, which is part of the time that training takes
                 self.progress.seconds += time.perf_counter() - started
                 self._bar.update()
-                valid_loss = self.validate() if validates else None
+                valid = self.validate() if validates else None
                 if writes_row:
-                    self.write_row(valid_loss, told=validates)
-                improved = valid_loss is not None and self.improves(valid_loss)
+                    self.write_row(valid, told=validates)
+                improved = valid is not None and self.improves(valid.loss)
                 reason = self.reason() or ("interrupted" if should_stop() else None)
                 every = self.config.checkpoint_every or self.eval_every
                 last = self.step % every == 0 or reason is not None
@@ -301,17 +301,17 @@ class _Run:
         streams = max(1, min(self.config.eval_streams, len(ids) // 256))
         return evaluate(self.model.params, self.model.config, ids, streams)
 
-    def validate(self) -> float | None:
-        """The loss on the validation text; None without one. A bad one is a NonFiniteError."""
+    def validate(self) -> Evaluation | None:
+        """How the validation text is read; None without one. A bad loss is a NonFiniteError."""
         if self.corpus.valid is None:
             for name, p in self.model.params.items():
                 if not bool(get_array_module(p).isfinite(p).all()):
                     raise NonFiniteError(f"{name} is not finite after step {self.step}")
             return None
-        loss = self.score(self.corpus.valid[: self.config.eval_tokens + 1]).loss
-        if not math.isfinite(loss):
-            raise NonFiniteError(f"the validation loss is {loss} after step {self.step}")
-        return loss
+        valid = self.score(self.corpus.valid[: self.config.eval_tokens + 1])
+        if not math.isfinite(valid.loss):
+            raise NonFiniteError(f"the validation loss is {valid.loss} after step {self.step}")
+        return valid
 
     def improves(self, loss: float) -> bool:
         """Take a validation loss into account; whether these weights are the best so far."""
@@ -383,17 +383,17 @@ class _Run:
         ax = plots.loss_of_run(rows, self.model.config.vocab_size, unigram=unigram)
         plots.save(ax, self.out.path / "loss.png")
 
-    def write_row(self, valid_loss: float | None, told: bool) -> None:
+    def write_row(self, valid: Evaluation | None, told: bool) -> None:
         """One row of metrics.csv; and if it is told, a line."""
         progress, lr = self.progress, self.optimizer.lr
         train_loss, progress.losses = statistics.fmean(progress.losses), []
         if self.out is not None:
             append_row(self.out.path / "metrics.csv", (
-                self.step, progress.tokens, lr, train_loss, valid_loss, self.norm,
+                self.step, progress.tokens, lr, train_loss, valid and valid.loss, self.norm,
                 round(progress.seconds, 3)))
         line = f"step {self.step:>{len(str(self.total))}} of {self.total}  train {train_loss:.4f}"
-        if valid_loss is not None:
-            line += f"  valid {valid_loss:.4f}  perplexity {perplexity(valid_loss):.2f}"
+        if valid is not None:
+            line += f"  valid {valid.loss:.4f}  perplexity {valid.perplexity:.2f}"
         if told:
             self.say(f"{line}  lr {lr:.2e}  norm {self.norm:.3f}")
 

@@ -49,13 +49,13 @@ class Setup:
         Args:
             steps: how many there are; None: what the settings say, but no minutes are timed.
         """
-        corpus, V = self.corpus, self.model.vocab_size
+        corpus, V, level = self.corpus, self.model.vocab_size, self.corpus.vocab.kind
         yield from corpus.notes
         valid = 0 if corpus.valid is None else len(corpus.valid)
-        train = f"{len(corpus.train):,} {'words' if corpus.level == 'word' else 'characters'}"
+        train = f"{len(corpus.train):,} {'words' if level == 'word' else 'characters'}"
         yield f"{corpus.name}: {train} to train on, {valid:,} to validate on, {V:,} distinct"
         guess, entropy = f"uniform guess ln {V} = {math.log(V):.3f}", corpus.unigram_entropy()
-        yield f"loss in nats per {corpus.level}: {guess}, unigram entropy {entropy:.3f}"
+        yield f"loss in nats per {level}: {guess}, unigram entropy {entropy:.3f}"
         yield from size_lines(self.model, self.batch, self.dtype, self.memory)
         if steps is None and self.train.minutes is not None:
             yield f"as many steps as {self.train.minutes} minutes hold, on {self.device}"

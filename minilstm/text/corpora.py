@@ -111,11 +111,6 @@ class Corpus:
     notes: tuple[str, ...] = ()
 
     @property
-    def level(self) -> str:
-        """What a token is: "char" or "word"."""
-        return self.vocab.kind
-
-    @property
     def parts(self) -> dict[str, IntArray]:
         """The parts that there are, by name: "train", "valid" and "test"."""
         parts = {"train": self.train, "valid": self.valid, "test": self.test}

@@ -62,7 +62,7 @@ TWENTY = "abcdefghij" + "abcdefgh" + "ba"
 def test_the_last_tenth_of_a_file_validates(write):
     corpus = load_corpus(write(TWENTY))
     assert parts(corpus) == {"train": "abcdefghijabcdefgh", "valid": "ba"}
-    assert (corpus.level, corpus.vocab) == ("char", CharVocabulary(tuple("abcdefghij")))
+    assert corpus.vocab == CharVocabulary(tuple("abcdefghij"))
     assert (corpus.name, corpus.notes) == (str(write(TWENTY)), ())
     assert corpus.train.dtype == corpus.valid.dtype == np.uint8
 
@@ -253,7 +253,7 @@ def test_a_vocabulary_that_is_given_is_used_as_it_is(write):
     vocab = WordVocabulary.from_text("A C", "split", normalisation=Normalisation(lower=True))
     corpus = load_corpus(write("a b"), val_path=write("C C", "valid.txt"), vocab=vocab)
     assert corpus.vocab is vocab
-    assert corpus.level == "word"
+    assert corpus.vocab.kind == "word"
     assert (corpus.train.tolist(), corpus.valid.tolist()) == ([1, 0], [2, 2])
     assert corpus.notes == (
         "train: outside the vocabulary are 'b'; 1 of 2 tokens are read as <unk>",
