@@ -32,9 +32,9 @@ def main(args: Args) -> None:
         lines.append(f"{run.path}: {run.vocabulary!r}")
         for name, value in asdict(run.config).items():
             lines.append(f"  {name} = {settings.spell(value)}")
-        B, T, dtype = flat["batch_size"], flat["seq_len"], np.dtype(flat["dtype"])
-        sizes = memory.estimate_memory(run.config, B, T, dtype.itemsize, flat["optimizer"])
-        lines += runs.size_lines(run.config, (B, T), dtype, sizes)
+        batch, bytes_each = (flat["batch_size"], flat["seq_len"]), np.dtype(flat["dtype"]).itemsize
+        sizes = memory.estimate_memory(run.config, *batch, bytes_each, flat["optimizer"])
+        lines += runs.size_lines(run.config, batch, flat["dtype"], sizes)
         for which in checkpoint.POINTERS:
             if checkpoint.has_checkpoint(run, which):
                 step = checkpoint.read_checkpoint(run, which, weights_only=True).step

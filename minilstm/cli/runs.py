@@ -29,7 +29,7 @@ class Setup:
 
     Attributes:
         settings: all of them, flat.
-        corpus: the text as ids. model, train: the configs. device, dtype: where, and what.
+        corpus: the text as ids. model, train: the configs. device: where.
         batch: sequences B and steps T of the largest batch, which a short text makes smaller.
         memory: bytes by name, of a training step.
     """
@@ -39,7 +39,6 @@ class Setup:
     model: ml.ModelConfig
     train: ml.TrainConfig
     device: str
-    dtype: np.dtype[Any]
     batch: tuple[int, int]
     memory: dict[str, int]
 
@@ -56,7 +55,7 @@ class Setup:
         yield f"{corpus.name}: {train} to train on, {valid:,} to validate on, {V:,} distinct"
         guess, entropy = f"uniform guess ln {V} = {math.log(V):.3f}", corpus.unigram_entropy()
         yield f"loss in nats per {level}: {guess}, unigram entropy {entropy:.3f}"
-        yield from size_lines(self.model, self.batch, self.dtype, self.memory)
+        yield from size_lines(self.model, self.batch, self.settings["dtype"], self.memory)
         if steps is None and self.train.minutes is not None:
             yield f"as many steps as {self.train.minutes} minutes hold, on {self.device}"
         else:
@@ -65,8 +64,8 @@ class Setup:
             yield f"{steps:,} steps, {epochs:.3g} epochs, on {self.device}"
 
 
-def size_lines(model: ml.ModelConfig, batch: tuple[int, int], dtype: np.dtype[Any],
-               sizes: dict[str, int]) -> Iterator[str]:  # fmt: skip
+def size_lines(model: ml.ModelConfig, batch: tuple[int, int], dtype: str,
+               sizes: dict[str, int]) -> Iterator[str]:
     """How large a model is, and what a training step with it takes."""
     yield f"{sum(map(math.prod, model.parameter_shapes().values())):,} parameters, {dtype}"
     told = {name: f"{size / 1e6:,.1f} MB" for name, size in sizes.items()}
@@ -88,7 +87,7 @@ def prepare(given: Mapping[str, Any], source: checkpoint.Run | None = None) -> S
     own = {table: settings.of_table(table, flat) for table in settings.TABLES}
     train, run = ml.TrainConfig(**own["train"]), settings.RunConfig(**own["run"])
     ml.ModelConfig(vocab_size=1, **own["model"])  # may be refused before the text is read
-    device, dtype = ml.choose_device(run.device), np.dtype(run.dtype)
+    device, bytes_each = ml.choose_device(run.device), np.dtype(run.dtype).itemsize
     corpus = settings.DataConfig(**own["data"]).load(vocab)
     if (tokens := len(corpus.train)) < 2:
         raise InputError(f"need a text of at least 2 tokens to train on, got {tokens}")
@@ -98,11 +97,11 @@ def prepare(given: Mapping[str, Any], source: checkpoint.Run | None = None) -> S
     if train.batching != "random":
         B = min(B, max(1, (tokens - 1) // T))
     validates = corpus.valid is not None
-    sizes = memory.estimate_memory(model, B, T, dtype.itemsize, train.optimizer, validates)
+    sizes = memory.estimate_memory(model, B, T, bytes_each, train.optimizer, validates)
     if sizes["total"] > _MOST:
         raise InputError("a step would take more memory than any machine has: see hidden_size, "
                          "embedding_size, num_layers, batch_size and seq_len")  # fmt: skip
-    return Setup(flat, corpus, model, train, device, dtype, (B, T), sizes)
+    return Setup(flat, corpus, model, train, device, (B, T), sizes)
 
 
 def record(setup: Setup, total_steps: int, init_from: str | None,

@@ -113,12 +113,13 @@ def _settings_from(source: checkpoint.Run, given: dict[str, Any]) -> dict[str, A
 
 def _new_model(setup: runs.Setup, init_from: str | None) -> ml.LanguageModel:
     """The model before its first step, on its device."""
+    dtype = setup.settings["dtype"]
     if init_from is None:
         rng = training.random_stream(setup.train.seed, training.INIT)
-        params = ml.init_params(setup.model, rng, setup.dtype)
+        params = ml.init_params(setup.model, rng, dtype)
     else:
-        params = ml.LanguageModel.load(init_from).params
-        params = {name: p.astype(setup.dtype) for name, p in params.items()}
+        source = ml.LanguageModel.load(init_from)
+        params = {name: p.astype(dtype) for name, p in source.params.items()}
     return ml.LanguageModel(setup.model, params, setup.corpus.vocab).to(setup.device)
 
 
