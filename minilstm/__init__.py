@@ -26,7 +26,7 @@ from minilstm.model import backward, forward, forward_with_cache, loss_and_grads
 from minilstm.nn.loss import softmax_cross_entropy
 from minilstm.optim import SGD, Adam, AdamW, clip_by_global_norm, warmup_cosine
 from minilstm.text.batching import contiguous_streams, random_windows, shuffled_windows
-from minilstm.text.corpora import Corpus, load_corpus, read_text, train_validation_split
+from minilstm.text.corpora import Corpus, load_corpus
 from minilstm.text.tokens import Normalisation
 from minilstm.text.vocabulary import CharVocabulary, WordVocabulary
 from minilstm.torch_weights import from_torch_state_dict, to_torch_state_dict
@@ -40,7 +40,7 @@ __all__ = [
     "ModelConfig", "Normalisation", "TrainConfig", "TrainResult", "WordVocabulary", "backward",
     "choose_device", "clip_by_global_norm", "contiguous_streams", "forward", "forward_with_cache",
     "from_torch_state_dict", "get_array_module", "gradcheck", "init_params", "init_state",
-    "load_corpus", "loss_and_grads", "random_windows", "read_text", "shuffled_windows",
+    "load_corpus", "loss_and_grads", "random_windows", "shuffled_windows",
     "softmax_cross_entropy", "to_device", "to_host", "to_torch_state_dict", "train",
-    "train_validation_split", "warmup_cosine",
+    "warmup_cosine",
 ]  # fmt: skip

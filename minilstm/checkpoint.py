@@ -47,7 +47,7 @@ Pointer = Literal["best", "last"]
 Shapes = dict[str, tuple[int, ...]]
 AnyPath = str | os.PathLike[str]
 
-_POINTERS: tuple[Pointer, ...] = ("best", "last")
+POINTERS: tuple[Pointer, ...] = ("best", "last")
 _WEIGHTS, _STATE, _PROGRESS = "weights.safetensors", "state.safetensors", "progress.json"
 _HEAD = ("step", "optimizer_steps", "moments", "batch_size", "progress", "files")  # in the last
 _NAME = re.compile(r"step-[0-9]{8,}\+*")
@@ -97,7 +97,7 @@ class Checkpoint:
 
 def holds_run(path: AnyPath) -> bool:
     """Whether there is a run in this folder, or what may be left of one."""
-    return any(os.path.lexists(Path(path) / name) for name in ("config.json", *_POINTERS))
+    return any(os.path.lexists(Path(path) / name) for name in ("config.json", *POINTERS))
 
 
 def write_run(path: AnyPath, config: ModelConfig, vocabulary: Vocabulary,
@@ -124,7 +124,7 @@ def write_run(path: AnyPath, config: ModelConfig, vocabulary: Vocabulary,
     if holds_run(path) and not overwrite:
         raise InputError(f"{path} holds a run already")
     (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-    for name in ("config.json", *_POINTERS):  # of a run to be overwritten
+    for name in ("config.json", *POINTERS):  # of a run to be overwritten
         (path / name).unlink(missing_ok=True)
     _sync(path)
     prune(run)
@@ -141,8 +141,7 @@ def read_run(path: AnyPath) -> Run:
         InputError: a file is missing or damaged, or the two do not fit each other.
     """
     path = Path(path)
-    if not path.is_dir():
-        raise InputError(f"want the folder of a run, got {str(path)!r}, which is no folder")
+    require(path.is_dir(), "want the folder of a run", f"{str(path)!r}, which is no folder")
     return _parse_run(path, {n: _read_file(path / n) for n in ("vocabulary.json", "config.json")})
 
 
@@ -156,12 +155,12 @@ def _parse_run(path: Path, files: Mapping[str, bytes]) -> Run:
     try:
         names = [f.name for f in fields(ModelConfig)]
         config = ModelConfig(**_check_keys("model", extra.pop("model", None), names))
-        if config.num_layers > 1000:  # 10^15 would take the memory to list their tensors
-            raise InputError(f"num_layers must be ≤ 1000, got {quote(config.num_layers)}")
+        # 10^15 would take the memory to list their tensors
+        require(config.num_layers <= 1000, "num_layers must be ≤ 1000", quote(config.num_layers))
         where = path / "vocabulary.json"
         vocabulary = vocabulary_from_dict(symbols)
-        if (size := len(vocabulary)) != config.vocab_size:
-            raise InputError(f"config.json wants {quote(config.vocab_size)} symbols, got {size}")
+        V, size = config.vocab_size, len(vocabulary)
+        require(size == V, f"config.json wants {quote(V)} symbols", size)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     return Run(path, config, vocabulary, extra, {n: _fingerprint(d) for n, d in files.items()})
@@ -274,7 +273,7 @@ def prune(run: Run) -> None:
         InputError: a pointer is damaged; nothing is removed then.
         OSError: the system refused.
     """
-    keep = {_read_pointer(run, which)[0] for which in _POINTERS if has_checkpoint(run, which)}
+    keep = {_read_pointer(run, which)[0] for which in POINTERS if has_checkpoint(run, which)}
     folder = _check_is("folder", run.path / "checkpoints")
     for name in set(os.listdir(folder)) - keep:
         if name == _NEW or _NAME.fullmatch(name):
@@ -300,7 +299,7 @@ def save_model(path: AnyPath, config: ModelConfig, params: Params, vocabulary: V
     if (run.config, run.vocabulary, run.extra) != (config, vocabulary, extra or {}):
         raise InputError(f"{path} holds another run already")
     name = write_checkpoint(run, Checkpoint(step=0, params=params))
-    for which in _POINTERS:
+    for which in POINTERS:
         point(run, which, name)
     prune(run)
 

@@ -113,16 +113,3 @@ def check_ids(ids: object) -> IntArray:
     fits = array.ndim == 1 and (array.size == 0 or np.issubdtype(array.dtype, np.integer))
     require(fits, "ids must be a 1-D array of integers", f"{array.ndim}-D {array.dtype}")
     return array
-
-
-def check_text(text: object) -> str:
-    """Return the text; an InputError unless it is a str.
-
-    >>> check_text(b"hello")
-    Traceback (most recent call last):
-        ...
-    minilstm.errors.InputError: text must be a str, got bytes
-    """
-    if not isinstance(text, str):
-        raise InputError(f"text must be a str, got {type(text).__name__}")
-    return text

@@ -16,11 +16,6 @@ from minilstm.text.batching import contiguous_streams
 _NUMBERS = 1 << 24  # held at a time: 64 MB in float32
 
 
-def perplexity(loss: float) -> float:
-    """e^loss for a loss in nats; infinite where that is beyond the largest number there is."""
-    return math.inf if loss > 700 else math.exp(loss)
-
-
 @dataclass(frozen=True)
 class Evaluation:
     """What one evaluation measured.
@@ -41,8 +36,11 @@ class Evaluation:
 
     @property
     def perplexity(self) -> float:
-        """e^loss: the model is as unsure as between this many equally likely tokens."""
-        return perplexity(self.loss)
+        """e^loss: the model is as unsure as between this many equally likely tokens.
+
+        Infinite where that is beyond the largest number there is.
+        """
+        return math.inf if self.loss > 700 else math.exp(self.loss)
 
     @property
     def bits_per_token(self) -> float:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minilstm.errors import InputError
+from minilstm.errors import InputError, require
 
 Arrays = dict[str, np.ndarray]
 
@@ -85,10 +85,8 @@ class Report(NamedTuple):
             raise GradientError(f"{self.method}: " + "; ".join(failed))
 
 
-def complex_step(
-    f: Callable[..., Any], arrays: Arrays, grads: Arrays, *, h: float = 1e-20,
-    tolerance: float = 1e-12, raise_on_failure: bool = True,
-) -> Report:  # fmt: skip
+def complex_step(f: Callable[..., Any], arrays: Arrays, grads: Arrays, *, h: float = 1e-20,
+                 tolerance: float = 1e-12, raise_on_failure: bool = True) -> Report:
     """Compare grads with Im f(x + ih e_k) / h at every entry of every array.
 
     Args:
@@ -117,10 +115,9 @@ def complex_step(
     return _report("complex step", grads, numeric, allowed, raise_on_failure)
 
 
-def central_differences(
-    f: Callable[..., Any], arrays: Arrays, grads: Arrays, *, eps: float = 1e-5,
-    atol: float = 1e-9, rtol: float = 1e-5, raise_on_failure: bool = True,
-) -> Report:  # fmt: skip
+def central_differences(f: Callable[..., Any], arrays: Arrays, grads: Arrays, *,
+                        eps: float = 1e-5, atol: float = 1e-9, rtol: float = 1e-5,
+                        raise_on_failure: bool = True) -> Report:
     """Compare grads with (f(x + ε e_k) - f(x - ε e_k)) / 2ε at every entry of every array.
 
     Args:
@@ -153,10 +150,9 @@ def central_differences(
     return _report("central differences", grads, numeric, allowed, raise_on_failure)
 
 
-def directional(
-    f: Callable[..., Any], arrays: Arrays, grads: Arrays, *, rng: np.random.Generator,
-    eps: float = 1e-5, atol: float = 1e-9, rtol: float = 1e-5, raise_on_failure: bool = True,
-) -> Report:  # fmt: skip
+def directional(f: Callable[..., Any], arrays: Arrays, grads: Arrays, *,
+                rng: np.random.Generator, eps: float = 1e-5, atol: float = 1e-9,
+                rtol: float = 1e-5, raise_on_failure: bool = True) -> Report:
     """Compare Σ grads · u with (f(x + ε u) - f(x - ε u)) / 2ε along one random direction u.
 
     u is a unit vector over all arrays together: two evaluations of f, whatever the number of
@@ -186,16 +182,13 @@ def directional(
 
 def _check_arrays(arrays: Arrays, grads: Arrays) -> None:
     wanted, got = sorted(arrays), sorted(grads)
-    if not wanted or wanted != got:
-        raise InputError(f"arrays and grads must have the same keys, got {wanted} and {got}")
+    require(wanted == got != [], "arrays and grads must have the same keys", f"{wanted} and {got}")
     for name, x in arrays.items():
         if x.dtype != np.float64:
             raise InputError(f"{name} must be float64: less is too coarse to check, got {x.dtype}")
-        if grads[name].shape != x.shape:
-            shape = grads[name].shape
-            raise InputError(f"the gradient of {name} must have shape {x.shape}, got {shape}")
-        if x.size == 0:
-            raise InputError(f"{name} has no entries to check: shape {x.shape}")
+        shape = grads[name].shape
+        require(shape == x.shape, f"the gradient of {name} must have shape {x.shape}", shape)
+        require(x.size > 0, f"{name} must have entries to check", f"shape {x.shape}")
 
 
 def _moved(f: Callable[..., Any], arrays: Arrays, step: complex) -> Arrays:

@@ -16,13 +16,14 @@ Parameters are a flat dict[str, Array]; gradients are a dict with the same keys:
 import logging
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
 from minilstm.backend import Array, get_array_module, like
 from minilstm.checks import State, check_precision, check_shape, check_state, check_token_ids
 from minilstm.errors import InputError, check_number, check_positive_int, quote, require
+from minilstm.fields import PositiveInt, Share, check_fields, one_of
 from minilstm.nn.dropout import dropout, dropout_mask
 from minilstm.nn.embedding import embedding_backward, embedding_forward, one_hot
 from minilstm.nn.initializers import orthogonal, xavier_uniform
@@ -60,40 +61,31 @@ class ModelConfig:
             init is none of the four, or settings do not fit each other.
     """
 
-    vocab_size: int
-    hidden_size: int = 128
-    num_layers: int = 1
-    embedding_size: int | None = None
-    dropout: float = 0.0
-    embedding_dropout: float = 0.0
-    output_dropout: float = 0.0
+    vocab_size: PositiveInt
+    hidden_size: PositiveInt = 128
+    num_layers: PositiveInt = 1
+    embedding_size: PositiveInt | None = None
+    dropout: Share = 0.0
+    embedding_dropout: Share = 0.0
+    output_dropout: Share = 0.0
     locked_dropout: bool = False
-    weight_drop: float = 0.0
+    weight_drop: Share = 0.0
     tie_weights: bool = False
-    init: str = "pytorch"
-    forget_bias: float | None = None
+    init: Annotated[str, one_of("pytorch", "xavier", "orthogonal", "xavier_orthogonal")] = "pytorch"
+    forget_bias: Annotated[float, check_number] | None = None
 
     def __post_init__(self) -> None:
         H, E = self.hidden_size, self.embedding_size
-        for name in ("vocab_size", "hidden_size", "num_layers", "embedding_size"):
-            if name != "embedding_size" or E is not None:
-                check_positive_int(name, getattr(self, name))
-        if self.tie_weights and E != H:
-            wanted = f"embedding_size = hidden_size = {H}"
-            raise InputError(f"tie_weights needs {wanted}, got embedding_size {E}")
-        for name in ("dropout", "embedding_dropout", "output_dropout", "weight_drop"):
-            check_number(name, getattr(self, name), "in [0, 1)", lambda p: 0 <= p < 1)
-        if self.embedding_dropout and E is None:
-            wanted = f"embedding_dropout {self.embedding_dropout} needs an embedding"
-            raise InputError(f"{wanted}, got embedding_size None (one-hot input)")
+        check_fields(self)
+        wanted = f"tie_weights needs embedding_size = hidden_size = {H}"
+        require(E == H or not self.tie_weights, wanted, f"embedding_size {E}")
+        wanted = f"embedding_dropout {self.embedding_dropout} needs an embedding"
+        fits = E is not None or not self.embedding_dropout
+        require(fits, wanted, "embedding_size None (one-hot input)")
         if self.dropout and self.num_layers == 1:
             what = f"dropout {self.dropout} acts between layers, and there is one layer"
             effect = "it has no effect (output_dropout acts after the last)"
             logging.getLogger("minilstm").warning("%s: %s", what, effect)
-        inits = ("pytorch", "xavier", "orthogonal", "xavier_orthogonal")
-        require(self.init in inits, f"init must be one of {', '.join(inits)}", repr(self.init))
-        if self.forget_bias is not None:
-            check_number("forget_bias", self.forget_bias)
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every parameter, in the order in which the model uses them.
@@ -108,9 +100,8 @@ class ModelConfig:
         shapes: dict[str, tuple[int, ...]] = {} if E is None else {"embedding.W": (V, E)}
         for k in range(self.num_layers):
             D = H if k > 0 else E or V
-            shapes[f"lstm{k}.W_x"] = (D, 4 * H)
-            shapes[f"lstm{k}.W_h"] = (H, 4 * H)
-            shapes[f"lstm{k}.b"] = (4 * H,)
+            own = {"W_x": (D, 4 * H), "W_h": (H, 4 * H), "b": (4 * H,)}
+            shapes |= {f"lstm{k}.{name}": shape for name, shape in own.items()}
         if not self.tie_weights:
             shapes["fc.W"] = (H, V)
         return shapes | {"fc.b": (V,)}
@@ -153,9 +144,8 @@ def init_params(config: ModelConfig, rng: np.random.Generator, dtype: Any = np.f
     return params
 
 
-def init_state(
-    config: ModelConfig, batch_size: int, dtype: Any = np.float32, xp: Any = np
-) -> State:
+def init_state(config: ModelConfig, batch_size: int, dtype: Any = np.float32,
+               xp: Any = np) -> State:
     """The state before the first token: zeros.
 
     Args:
@@ -216,9 +206,8 @@ class ModelCache(NamedTuple):
     W_out: Array  # (H, V)
 
 
-def forward(
-    params: Params, config: ModelConfig, inputs: Array, state: State | None = None
-) -> tuple[Array, State]:
+def forward(params: Params, config: ModelConfig, inputs: Array,
+            state: State | None = None) -> tuple[Array, State]:
     """Logits of the next token at every step, and the state after the last.
 
     Args:
@@ -241,10 +230,9 @@ def forward(
     return forward_with_cache(params, config, inputs, state)[:2]
 
 
-def forward_with_cache(
-    params: Params, config: ModelConfig, inputs: Array, state: State | None = None, *,
-    rng: Rng = None,
-) -> tuple[Array, State, ModelCache]:  # fmt: skip
+def forward_with_cache(params: Params, config: ModelConfig, inputs: Array,
+                       state: State | None = None, *,
+                       rng: Rng = None) -> tuple[Array, State, ModelCache]:
     """As `forward`, with what `backward` needs, and with dropout if there is an rng.
 
     Args:
@@ -261,9 +249,8 @@ def forward_with_cache(
     return logits, state, cache
 
 
-def backward(
-    dlogits: Array, cache: ModelCache, dstate: State | None = None
-) -> tuple[Params, State]:
+def backward(dlogits: Array, cache: ModelCache,
+             dstate: State | None = None) -> tuple[Params, State]:
     """Gradients of everything, from the gradient of the logits.
 
     Args:
@@ -282,10 +269,9 @@ def backward(
     return _body_backward(dhs, dW_out, db, cache, dstate)
 
 
-def loss_and_grads(
-    params: Params, config: ModelConfig, inputs: Array, targets: Array, state: State | None = None,
-    *, rng: Rng = None,
-) -> tuple[Array, Params, State]:  # fmt: skip
+def loss_and_grads(params: Params, config: ModelConfig, inputs: Array, targets: Array,
+                   state: State | None = None, *,
+                   rng: Rng = None) -> tuple[Array, Params, State]:
     """One training step's loss, gradients and next state: forward, loss and backward in one.
 
     The same as forward_with_cache, softmax_cross_entropy and backward, but for the output layer:
@@ -320,9 +306,8 @@ def loss_and_grads(
     return loss, grads, state
 
 
-def _body_forward(
-    params: Params, config: ModelConfig, inputs: Array, state: State | None, rng: Rng
-) -> tuple[State, ModelCache]:
+def _body_forward(params: Params, config: ModelConfig, inputs: Array, state: State | None,
+                  rng: Rng) -> tuple[State, ModelCache]:
     """Everything below the output layer: ids (T, B) -> hs (T, B, H), which the cache holds."""
     reference = params["fc.b"]
     xp, (T, B) = get_array_module(reference), inputs.shape
@@ -348,9 +333,8 @@ def _body_forward(
     return (h_T, c_T), ModelCache(config, inputs, layers, masks, hs, W_out)
 
 
-def _body_backward(
-    dhs: Array, dW_out: Array, db: Array, cache: ModelCache, dstate: State | None
-) -> tuple[Params, State]:
+def _body_backward(dhs: Array, dW_out: Array, db: Array, cache: ModelCache,
+                   dstate: State | None) -> tuple[Params, State]:
     """_body_forward read bottom-up, and all gradients put under their names."""
     config, masks, xp = cache.config, cache.masks, get_array_module(dhs)
     dstate = init_state(config, dhs.shape[1], dhs.dtype, xp) if dstate is None else dstate

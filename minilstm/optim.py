@@ -52,8 +52,7 @@ def clip_and_tensor_norms(grads: Params, max_norm: float | None) -> tuple[Array,
         The joint norm () and the tensors' norms (len(grads),), float64, on the device. A NaN or
         infinity among them says which tensors went wrong.
     """
-    if not grads:
-        raise InputError("grads must hold at least one array, got {}")
+    require(grads, "grads must hold at least one array", "{}")
     xp = get_array_module(next(iter(grads.values())))
     squares = xp.stack([xp.vdot(g.reshape(-1), g.reshape(-1)) for g in grads.values()])
     squares = squares.astype(xp.float64)
@@ -94,13 +93,11 @@ class Optimizer:
         Raises:
             InputError: keys or shapes differ.
         """
-        if params.keys() != grads.keys():
-            odd = sorted(params.keys() ^ grads.keys())
+        if odd := sorted(params.keys() ^ grads.keys()):
             raise InputError(f"grads must have the keys of params; only one of them has {odd}")
         for name, p in params.items():
-            if grads[name].shape != p.shape:
-                shapes = f"{tuple(p.shape)}, got {tuple(grads[name].shape)}"
-                raise InputError(f"the gradient of {name} must have its shape {shapes}")
+            wanted, got = tuple(p.shape), tuple(grads[name].shape)
+            require(got == wanted, f"the gradient of {name} must have its shape {wanted}", got)
         self.lr = float(self.lr)  # a float64 scalar would make float32 steps in double precision
         self.steps += 1
         for name, p in params.items():
@@ -197,10 +194,8 @@ class Adam(Optimizer):
     [0.9 1.1]
     """
 
-    def __init__(
-        self, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-        weight_decay: float = 0.0,
-    ) -> None:  # fmt: skip
+    def __init__(self, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+                 eps: float = 1e-8, weight_decay: float = 0.0) -> None:
         super().__init__(lr, weight_decay, "m", "v")
         if not isinstance(betas, tuple | list) or len(betas) != 2:
             raise InputError(f"betas must be two numbers in [0, 1), got {betas!r}")
@@ -239,10 +234,8 @@ class AdamW(Adam):
         Loshchilov & Hutter 2019, algorithm 2; scaled by lr, as PyTorch does.
     """
 
-    def __init__(
-        self, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-        weight_decay: float = 1e-2,
-    ) -> None:  # fmt: skip
+    def __init__(self, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+                 eps: float = 1e-8, weight_decay: float = 1e-2) -> None:
         super().__init__(lr, betas, eps, weight_decay)
 
     def _update(self, p: Array, g: Array, m: Array, v: Array) -> None:
@@ -250,9 +243,8 @@ class AdamW(Adam):
         self._adam(p, g, m, v)
 
 
-def warmup_cosine(
-    step: int, total_steps: int, lr: float, warmup_steps: int = 0, final_lr: float = 0.0
-) -> float:
+def warmup_cosine(step: int, total_steps: int, lr: float, warmup_steps: int = 0,
+                  final_lr: float = 0.0) -> float:
     """Learning rate of step 0 … total_steps - 1: a linear rise, then half a cosine down.
 
         step < warmup_steps:  lr · (step + 1) / (warmup_steps + 1)
@@ -315,11 +307,12 @@ class Plateau:
 
     def __init__(self, lr: float, factor: float = 0.1, patience: int = 10) -> None:
         self.lr, self.factor, self.patience = lr, factor, patience
-        self.best, self.bad = math.inf, 0
+        self.best: float | None = None
+        self.bad = 0
 
     def observe(self, validation_loss: float) -> float:
         """Take one validation loss (nats per token) into account; return the rate from now on."""
-        if validation_loss < self.best * (1 - 1e-4):
+        if validation_loss < (math.inf if self.best is None else self.best) * (1 - 1e-4):
             self.best, self.bad = validation_loss, 0
         else:
             self.bad += 1
@@ -331,10 +324,8 @@ class Plateau:
 
     def state_dict(self) -> dict[str, Any]:
         """Rate, best loss (None before the first) and count: plain JSON."""
-        best = self.best if math.isfinite(self.best) else None
-        return {"lr": self.lr, "best": best, "bad": self.bad}
+        return {"lr": self.lr, "best": self.best, "bad": self.bad}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a `state_dict`."""
-        self.lr, self.bad = state["lr"], state["bad"]
-        self.best = state["best"] if state["best"] is not None else math.inf
+        self.lr, self.best, self.bad = state["lr"], state["best"], state["bad"]

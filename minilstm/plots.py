@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from minilstm.backend import like, to_host
-from minilstm.errors import InputError
+from minilstm.errors import InputError, require
 from minilstm.model import ModelCache, ModelConfig, Params, backward, forward_with_cache
 from minilstm.nn.loss import softmax_cross_entropy
 
@@ -70,10 +70,9 @@ def check_path(path: str | os.PathLike[str]) -> Path:
     return target
 
 
-def loss_curve(
-    steps: Sequence[float], losses: Sequence[float], vocab_size: int, ax: Axes | None = None,
-    validation: Sequence[tuple[float, float]] = (), unigram: float | None = None,
-) -> Axes:
+def loss_curve(steps: Sequence[float], losses: Sequence[float], vocab_size: int,
+               ax: Axes | None = None, validation: Sequence[tuple[float, float]] = (),
+               unigram: float | None = None) -> Axes:
     """Loss in nats per token against training steps, with the uniform guess's ln V as a line.
 
     Args:
@@ -135,27 +134,24 @@ def gates(text: Sequence[str], cache: ModelCache, axes: Sequence[Axes] | None = 
         InputError: the cache is not of one sequence of T tokens.
     """
     T, B = cache.inputs.shape
-    if len(text) != T or B != 1:
-        raise InputError(f"the cache must be of one sequence of {len(text)} tokens, got {(T, B)}")
+    wanted = f"the cache must be of one sequence of {len(text)} tokens"
+    require((T, B) == (len(text), 1), wanted, (T, B))
     layer = to_host(cache.layers[-1])
     # cell states after each step: what the next step started from, and the last by its equation
     c_last = layer.f[-1] * layer.c_prevs[-1] + layer.i[-1] * layer.g[-1]
     cs = [*layer.c_prevs[1:], c_last]
     largest = np.abs(cs).max()
-    panels = [
-        ("input gate i", layer.i, 0, 1),
-        ("forget gate f", layer.f, 0, 1),
-        ("output gate o", layer.o, 0, 1),
-        ("candidate g", layer.g, -1, 1),
-        ("cell state c", cs, -largest, largest),
-    ]
+    gate, signed, cell = (0, 1), (-1, 1), (-largest, largest)  # black, white
+    panels = [("input gate i", layer.i, gate), ("forget gate f", layer.f, gate),
+              ("output gate o", layer.o, gate), ("candidate g", layer.g, signed),
+              ("cell state c", cs, cell)]
     if axes is None and T <= 8:
         axes = new_axes("ifogc", width=10, height=3.2)
     elif axes is None:
         axes = new_axes("i;f;o;g;c", width=3 + 0.22 * T, height=12)
     labels = ["↵" if token == "\n" else repr(token)[1:-1].replace("$", r"\$") for token in text]
     rotation = 90 if max(map(len, labels)) > 2 else 0
-    for ax, (title, values, low, high) in zip(axes, panels, strict=True):
+    for ax, (title, values, (low, high)) in zip(axes, panels, strict=True):
         grid = np.concatenate(values).T  # (H, T)
         image = ax.imshow(grid, cmap="gray", vmin=low, vmax=high, aspect="auto",
                           interpolation="nearest")  # fmt: skip
@@ -211,9 +207,8 @@ def gradient_flow(dh: np.ndarray, dc: np.ndarray, ax: Axes | None = None) -> Axe
     return ax
 
 
-def gradient_error_curve(
-    epsilons: ArrayLike, errors: ArrayLike, complex_step_error: float, ax: Axes | None = None
-) -> Axes:
+def gradient_error_curve(epsilons: ArrayLike, errors: ArrayLike, complex_step_error: float,
+                         ax: Axes | None = None) -> Axes:
     """The U-shaped error of central differences over ε, and the complex step's as a line.
 
     The two slopes are the reason for the U: rounding ∝ 1/ε on the left, truncation ∝ ε² on the

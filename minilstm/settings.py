@@ -22,7 +22,7 @@ from types import NoneType
 from typing import Any
 
 import minilstm as ml
-from minilstm.errors import InputError, check_positive_int, quote, require
+from minilstm.errors import InputError, quote, require
 from minilstm.text.vocabulary import Vocabulary
 
 
@@ -52,17 +52,12 @@ class DataConfig:
     keep: str | None = None
     unknown: str | None = None
 
-    def __post_init__(self) -> None:
-        check_positive_int("min_count", self.min_count)
-        require(self.level in ("char", "word"), "level must be char or word", quote(self.level))
-
     def load(self, vocab: Vocabulary | None = None) -> ml.Corpus:
         """The text; numbered by `vocab`, if there is one already. Raises as `load_corpus`."""
-        return ml.load_corpus(
-            self.data, self.level, val_path=self.val_data, tokenizer=self.tokenizer,
-            min_count=self.min_count, unknown=self.unknown, vocab=vocab,
-            normalisation=ml.Normalisation(self.lower, self.collapse_whitespace, self.keep),
-        )  # fmt: skip
+        normalisation = ml.Normalisation(self.lower, self.collapse_whitespace, self.keep)
+        return ml.load_corpus(self.data, self.level, val_path=self.val_data, vocab=vocab,
+                              tokenizer=self.tokenizer, min_count=self.min_count,
+                              normalisation=normalisation, unknown=self.unknown)
 
 
 @dataclass(frozen=True)
@@ -78,8 +73,8 @@ class RunConfig:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.dtype not in ("float32", "float64"):
-            raise InputError(f"dtype must be float32 or float64, got {quote(self.dtype)}")
+        fits = self.dtype in ("float32", "float64")
+        require(fits, "dtype must be float32 or float64", quote(self.dtype))
 
 
 @dataclass(frozen=True)
@@ -106,10 +101,7 @@ _HOW_LONG = {"steps", "epochs", "minutes"}  # one of them replaces the others
 _KINDS: dict[type, tuple[str, Callable[[str], Any]]] = {
     NoneType: ("none", lambda text: {"none": None}[text.lower()]),
     bool: ("true or false", lambda text: {"true": True, "false": False}[text.lower()]),
-    int: ("an integer", int),
-    float: ("a number", float),
-    str: ("a text", str),
-}
+    int: ("an integer", int), float: ("a number", float), str: ("a text", str)}
 
 
 @functools.cache
@@ -151,8 +143,7 @@ def preset_names() -> list[str]:
 
 def read_preset(name: str) -> dict[str, Any]:
     """A preset's settings. Raises InputError for an unknown name, with the nearest one."""
-    if name not in preset_names():
-        raise InputError(f"unknown preset {quote(name)}{_suggest(name, preset_names())}")
+    _check_known("preset", name, preset_names())
     return read_toml(str(PRESETS / f"{name}.toml"))
 
 
@@ -186,15 +177,11 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
         raise InputError(f"{source} is not TOML: {error}") from None
     settings: dict[str, Any] = {}
     for table, entries in tables.items():
-        if table not in TABLES:
-            hint = _other_table(table) or _suggest(table, TABLES)
-            raise InputError(f"{source}: unknown table {quote(table)}{hint}")
+        _check_known("table", table, TABLES, where=f"{source}: ")
         require(isinstance(entries, dict), f"{source}: {table} must be a table", quote(entries))
         known = of_table(table, setting_types())
         for name, value in entries.items():
-            if name not in known:
-                hint = _other_table(name) or _suggest(name, known)
-                raise InputError(f"{source}: unknown setting {quote(name)} in [{table}]{hint}")
+            _check_known("setting", name, known, where=f"{source}: ", place=f" in [{table}]")
             settings[name] = _check_type(source, name, value)
     return settings
 
@@ -258,8 +245,7 @@ def parse(name: str, text: str) -> Any:
     >>> parse("hidden_size", "128"), parse("clip", "none"), parse("tie_weights", "true")
     (128, None, True)
     """
-    if name not in setting_types():
-        raise InputError(f"unknown setting {quote(name)}{_suggest(name, setting_types())}")
+    _check_known("setting", name, setting_types())
     for kind, (_, read) in _KINDS.items():
         if kind in setting_types()[name][1]:
             with contextlib.suppress(ValueError, KeyError):
@@ -345,13 +331,15 @@ def _wanted(name: str) -> str:
     return " or ".join(_KINDS[kind][0] for kind in setting_types()[name][1])
 
 
-def _other_table(name: str) -> str:
-    """Where a setting belongs that stands elsewhere; "" if it is none."""
-    known = setting_types()
-    return f"; it belongs in [{known[name][0]}]" if name in known else ""
-
-
-def _suggest(name: str, known: Iterable[str]) -> str:
-    """ "; did you mean …?", or all there is where nothing is near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
+def _check_known(what: str, name: str, known: Iterable[str], where: str = "",
+                 place: str = "") -> None:
+    """InputError unless the name is known, with its table, the nearest name, or all there are."""
+    if name in known:
+        return
+    if what != "preset" and name in setting_types():
+        hint = f"it belongs in [{setting_types()[name][0]}]"
+    elif near := difflib.get_close_matches(name, list(known), n=1):
+        hint = f"did you mean {near[0]!r}?"
+    else:
+        hint = f"there are {', '.join(known)}"
+    raise InputError(f"{where}unknown {what} {quote(name)}{place}; {hint}")

@@ -65,10 +65,9 @@ def from_torch_state_dict(state_dict: dict[str, Any], config: ModelConfig) -> Pa
             real floating-point numbers, or config ties weights that differ.
     """
     shapes = torch_shapes(config)
-    missing, unexpected = shapes.keys() - state_dict.keys(), state_dict.keys() - shapes.keys()
-    if missing or unexpected:
-        parts = {"missing": sorted(missing), "unexpected": sorted(unexpected)}
-        odd = ", ".join(f"{what} {names}" for what, names in parts.items() if names)
+    parts = {"missing": sorted(shapes.keys() - state_dict.keys()),
+             "unexpected": sorted(state_dict.keys() - shapes.keys())}
+    if odd := ", ".join(f"{what} {names}" for what, names in parts.items() if names):
         raise InputError(f"the state dict does not fit the config: {odd}")
     host = {name: np.asarray(state_dict[name]) for name in shapes}
     dtype = host["fc.bias"].dtype

@@ -1,14 +1,13 @@
 """TrainConfig: every decision about a training run in one place, checked before it starts."""
 
-from dataclasses import dataclass, fields
-from typing import get_args
+from dataclasses import dataclass
+from typing import Annotated
 
-from minilstm.errors import InputError, check_count, check_number, check_positive_int
+from minilstm.errors import InputError
+from minilstm.fields import Count, NotNegative, PositiveInt, Share, check_fields, number, one_of
 from minilstm.optim import SGD, Adam, AdamW, Optimizer
 
-_CHOICES = {"batching": ("streams", "random", "shuffled"),
-            "optimizer": ("adam", "adamw", "sgd"),
-            "schedule": ("constant", "cosine", "step", "plateau")}
+Length = Annotated[float, number("above 0 and at most 1e9", lambda x: 0 < x <= 1e9)]
 
 
 @dataclass(frozen=True)
@@ -50,61 +49,39 @@ class TrainConfig:
         InputError: a value is out of range, or two do not fit together.
     """
 
-    steps: int | None = None
-    epochs: float | None = None
-    minutes: float | None = None
-    batching: str = "streams"
-    batch_size: int = 32
-    seq_len: int = 64
-    fresh_every: int | None = None
-    optimizer: str = "adam"
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    lr: float = 1e-3
-    schedule: str = "constant"
-    warmup_steps: int = 0
-    final_lr: float = 0.0
-    decay_every: int = 1000
-    decay_factor: float = 0.5
-    decay_patience: int = 2
-    clip: float | None = 1.0
-    eval_every: int | None = None
-    eval_tokens: int = 200_000
-    eval_streams: int = 64
-    patience: int | None = None
-    checkpoint_every: int | None = None
-    sample_every: int | None = None
-    sample_length: int = 200
-    seed: int = 0
-    threads: int | None = None
+    steps: PositiveInt | None = None
+    epochs: Length | None = None
+    minutes: Length | None = None
+    batching: Annotated[str, one_of("streams", "random", "shuffled")] = "streams"
+    batch_size: PositiveInt = 32
+    seq_len: PositiveInt = 64
+    fresh_every: PositiveInt | None = None
+    optimizer: Annotated[str, one_of("adam", "adamw", "sgd")] = "adam"
+    momentum: Share = 0.0
+    weight_decay: NotNegative = 0.0
+    lr: NotNegative = 1e-3
+    schedule: Annotated[str, one_of("constant", "cosine", "step", "plateau")] = "constant"
+    warmup_steps: Count = 0
+    final_lr: NotNegative = 0.0
+    decay_every: PositiveInt = 1000
+    decay_factor: Annotated[float, number("between 0 and 1", lambda x: 0 < x < 1)] = 0.5
+    decay_patience: Count = 2
+    clip: Annotated[float, number("above 0", lambda x: x > 0)] | None = 1.0
+    eval_every: PositiveInt | None = None
+    eval_tokens: PositiveInt = 200_000
+    eval_streams: PositiveInt = 64
+    patience: PositiveInt | None = None
+    checkpoint_every: PositiveInt | None = None
+    sample_every: PositiveInt | None = None
+    sample_length: PositiveInt = 200
+    seed: Count = 0
+    threads: PositiveInt | None = None
 
     def __post_init__(self) -> None:
         if sum(x is not None for x in (self.steps, self.epochs, self.minutes)) > 1:
             raise InputError("at most one of steps, epochs and minutes says how long to train, got "
                              f"steps {self.steps}, epochs {self.epochs}, minutes {self.minutes}")
-        for field in fields(self):
-            name, value = field.name, getattr(self, field.name)
-            if value is None and type(None) in get_args(field.type):
-                continue
-            match name:
-                case "batching" | "optimizer" | "schedule":
-                    if value not in _CHOICES[name]:
-                        choices = ", ".join(_CHOICES[name])
-                        raise InputError(f"{name} must be one of {choices}, got {value!r}")
-                case "epochs" | "minutes":
-                    check_number(name, value, "above 0 and at most 1e9", lambda x: 0 < x <= 1e9)
-                case "momentum":
-                    check_number(name, value, "in [0, 1)", lambda x: 0 <= x < 1)
-                case "weight_decay" | "lr" | "final_lr":
-                    check_number(name, value, "from 0 up", lambda x: x >= 0)
-                case "decay_factor":
-                    check_number(name, value, "between 0 and 1", lambda x: 0 < x < 1)
-                case "clip":
-                    check_number(name, value, "above 0", lambda x: x > 0)
-                case "warmup_steps" | "decay_patience" | "seed":
-                    check_count(name, value)
-                case _:
-                    check_positive_int(name, value)
+        check_fields(self)
         if self.momentum and self.optimizer != "sgd":
             raise InputError(f"momentum is sgd's: {self.optimizer} has none, got {self.momentum}")
 

@@ -26,8 +26,8 @@ import numpy as np
 from minilstm import checkpoint as checkpoints
 from minilstm.backend import Array, get_array_module, is_on_host, like, to_host
 from minilstm.checks import State
-from minilstm.errors import InputError, IntArray, check_number, printable
-from minilstm.evaluation import Evaluation, evaluate, perplexity
+from minilstm.errors import InputError, IntArray, check_number, printable, require
+from minilstm.evaluation import Evaluation, evaluate
 from minilstm.language_model import LanguageModel
 from minilstm.metrics import append_row, keep_rows, read_rows
 from minilstm.model import Params, loss_and_grads
@@ -65,11 +65,11 @@ class TrainResult:
     last: Evaluation | None
 
 
-def is_finished(last: checkpoints.Checkpoint, config: TrainConfig, total: int) -> bool:
-    """Whether a run whose last checkpoint this is has nothing left to do: all steps are taken, or
-    it has stopped for lack of improvement."""
-    bad_evaluations: int = last.progress.get("bad_evaluations", 0)
-    return last.step >= total or bad_evaluations >= (config.patience or math.inf)
+def reason_to_end(step: int, total: int, bad_evaluations: int, config: TrainConfig) -> str | None:
+    """Why a run has nothing left to do after so many steps: "patience", "finished", or None."""
+    if bad_evaluations >= (config.patience or math.inf):
+        return "patience"
+    return "finished" if step >= total else None
 
 
 class NonFiniteError(ArithmeticError):
@@ -145,12 +145,10 @@ def batches(ids: IntArray, config: TrainConfig, first: int = 0) -> Iterator[Batc
         skip = 0
 
 
-def train(
-    model: LanguageModel, corpus: Corpus, config: TrainConfig,
-    out: str | os.PathLike[str] | checkpoints.Run | None = None, *, resume: bool = False,
-    total: int | None = None, say: Callable[[str], None] | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> TrainResult:
+def train(model: LanguageModel, corpus: Corpus, config: TrainConfig,
+          out: str | os.PathLike[str] | checkpoints.Run | None = None, *, resume: bool = False,
+          total: int | None = None, say: Callable[[str], None] | None = None,
+          should_stop: Callable[[], bool] = lambda: False) -> TrainResult:
     """Train the model on the corpus; afterwards it has the weights with the best validation loss.
 
     Args:
@@ -169,9 +167,9 @@ def train(
         NonFiniteError: a loss or gradient is NaN or infinite. No checkpoint holds anything later.
         InputError: the checkpoint to resume from is damaged or of another run.
     """
-    for part, ids in (("train", corpus.train), ("valid", corpus.valid)):
-        if ids is not None and len(ids) < 2:
-            raise InputError(f"the {part} part must have at least 2 tokens, got {len(ids)}")
+    for part, ids in corpus.parts.items():
+        fits = part == "test" or len(ids) >= 2
+        require(fits, f"the {part} part must have at least 2 tokens", len(ids))
     with thread_limit(config.threads):
         total = total or total_steps(model, corpus.train, config)
         if isinstance(out, str | os.PathLike) and resume and checkpoints.holds_run(out):
@@ -207,10 +205,9 @@ class _Progress:
 class _Run:
     """One run of `train`: what it is about, and everything that changes while it goes on."""
 
-    def __init__(
-        self, model: LanguageModel, corpus: Corpus, config: TrainConfig,
-        out: checkpoints.Run | None, total: int, say: Callable[[str], None] | None,
-    ) -> None:
+    def __init__(self, model: LanguageModel, corpus: Corpus, config: TrainConfig,
+                 out: checkpoints.Run | None, total: int,
+                 say: Callable[[str], None] | None) -> None:
         self.model, self.corpus, self.config = model, corpus, config
         self.out, self.total = out, total
         self.say = say or (lambda line: self._bar.write(printable(line), file=sys.stderr))
@@ -238,10 +235,10 @@ class _Run:
                     self.read()  # waits for a GPU, which is part of the time that training takes
                 self.progress.seconds += time.perf_counter() - started
                 self._bar.update()
-                valid_loss = self.validate() if validates else None
+                valid = self.validate() if validates else None
                 if writes_row:
-                    self.write_row(valid_loss, told=validates)
-                improved = valid_loss is not None and self.improves(valid_loss)
+                    self.write_row(valid, told=validates)
+                improved = valid is not None and self.improves(valid.loss)
                 reason = self.reason() or ("interrupted" if should_stop() else None)
                 every = self.config.checkpoint_every or self.eval_every
                 last = self.step % every == 0 or reason is not None
@@ -252,10 +249,8 @@ class _Run:
         return self.finish(reason)
 
     def reason(self) -> str | None:
-        """Why there is nothing left to do, or None."""
-        if self.progress.bad_evaluations >= (self.config.patience or math.inf):
-            return "patience"
-        return "finished" if self.step >= self.total else None
+        bad_evaluations = self.progress.bad_evaluations
+        return reason_to_end(self.step, self.total, bad_evaluations, self.config)
 
     def train_step(self, inputs: IntArray, targets: IntArray, starts: bool) -> None:
         params, config, B = self.model.params, self.config, inputs.shape[1]
@@ -306,17 +301,17 @@ class _Run:
         streams = max(1, min(self.config.eval_streams, len(ids) // 256))
         return evaluate(self.model.params, self.model.config, ids, streams)
 
-    def validate(self) -> float | None:
-        """The loss on the validation text; None without one. A bad one is a NonFiniteError."""
+    def validate(self) -> Evaluation | None:
+        """How the validation text is read; None without one. A bad loss is a NonFiniteError."""
         if self.corpus.valid is None:
             for name, p in self.model.params.items():
                 if not bool(get_array_module(p).isfinite(p).all()):
                     raise NonFiniteError(f"{name} is not finite after step {self.step}")
             return None
-        loss = self.score(self.corpus.valid[: self.config.eval_tokens + 1]).loss
-        if not math.isfinite(loss):
-            raise NonFiniteError(f"the validation loss is {loss} after step {self.step}")
-        return loss
+        valid = self.score(self.corpus.valid[: self.config.eval_tokens + 1])
+        if not math.isfinite(valid.loss):
+            raise NonFiniteError(f"the validation loss is {valid.loss} after step {self.step}")
+        return valid
 
     def improves(self, loss: float) -> bool:
         """Take a validation loss into account; whether these weights are the best so far."""
@@ -388,18 +383,17 @@ class _Run:
         ax = plots.loss_of_run(rows, self.model.config.vocab_size, unigram=unigram)
         plots.save(ax, self.out.path / "loss.png")
 
-    def write_row(self, valid_loss: float | None, told: bool) -> None:
+    def write_row(self, valid: Evaluation | None, told: bool) -> None:
         """One row of metrics.csv; and if it is told, a line."""
         progress, lr = self.progress, self.optimizer.lr
-        train_loss = statistics.fmean(progress.losses)
-        progress.losses = []
+        train_loss, progress.losses = statistics.fmean(progress.losses), []
         if self.out is not None:
             append_row(self.out.path / "metrics.csv", (
-                self.step, progress.tokens, lr, train_loss, valid_loss, self.norm,
+                self.step, progress.tokens, lr, train_loss, valid and valid.loss, self.norm,
                 round(progress.seconds, 3)))
         line = f"step {self.step:>{len(str(self.total))}} of {self.total}  train {train_loss:.4f}"
-        if valid_loss is not None:
-            line += f"  valid {valid_loss:.4f}  perplexity {perplexity(valid_loss):.2f}"
+        if valid is not None:
+            line += f"  valid {valid.loss:.4f}  perplexity {valid.perplexity:.2f}"
         if told:
             self.say(f"{line}  lr {lr:.2e}  norm {self.norm:.3f}")
 

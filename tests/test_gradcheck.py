@@ -299,7 +299,7 @@ def test_a_rejected_gradient_is_a_failed_assertion():
         (
             {"W": np.ones((0, 2))},
             {"W": np.ones((0, 2))},
-            "W has no entries to check: shape (0, 2)",
+            "W must have entries to check, got shape (0, 2)",
         ),
     ],
     ids=["missing", "renamed", "none", "transposed", "broadcast", "float32", "empty"],

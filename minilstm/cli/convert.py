@@ -9,8 +9,7 @@ from pathlib import Path
 
 import minilstm as ml
 from minilstm.checkpoint import holds_run, read_run, replace_file, save_model
-from minilstm.cli import Args, Parser, show
-from minilstm.cli.runs import load_run
+from minilstm.cli import Args, Parser, runs, show
 
 
 def add_flags(parser: Parser) -> None:
@@ -33,7 +32,7 @@ def main(args: Args) -> None:
     if args.to and (out.is_dir() or out.suffix != ".safetensors"):
         raise ml.InputError(f"--out must be a file like F.safetensors, got {args.out!r}")
     if args.to:
-        _, model = load_run(args.source, "cpu")
+        _, model = runs.load_run(args.source, "cpu")
         out.parent.mkdir(parents=True, exist_ok=True)
         replace_file(out, save(ml.to_torch_state_dict(model.params, model.config)))
     elif holds_run(out):

@@ -8,13 +8,11 @@ import json
 import math
 
 import minilstm as ml
-from minilstm import evaluation
+from minilstm import evaluation, settings
 from minilstm.checkpoint import Run
 from minilstm.cli import Args, Parser, runs, show, tell
-from minilstm.errors import IntArray, check_positive_int
-from minilstm.settings import DataConfig, helps, of_table
-from minilstm.text.corpora import TextFile
-from minilstm.text.downloads import CORPORA
+from minilstm.errors import IntArray, check_positive_int, quote, require
+from minilstm.text import corpora, downloads
 
 _WINDOW, _WINDOWS = 256, 64  # tokens of a cold window; and how many are read side by side
 
@@ -27,7 +25,7 @@ def add_flags(parser: Parser) -> None:
                         "otherwise valid, or train where nothing validates")  # fmt: skip
     parser.add_argument("--streams", type=int, default=1, metavar="N", help="pieces side by side")
     parser.add_argument("--json", action="store_true", help="for machines")
-    parser.add_argument("--device", help=helps()["device"])
+    parser.add_argument("--device", help=settings.helps()["device"])
 
 
 def main(args: Args) -> None:
@@ -62,17 +60,17 @@ def _figures(score: ml.Evaluation) -> dict[str, float | int | None]:
 
 def _text(run: Run, data: str | None, split: str | None) -> tuple[str, IntArray]:
     """What is scored, in words and in ids."""
-    if data is not None and data not in CORPORA:
-        if split is not None:
-            raise ml.InputError(f"--split is of a corpus; a file is scored whole, got {data!r}")
-        text = TextFile(data)
+    if data is not None and data not in downloads.CORPORA:
+        require(split is None, "--split is of a corpus; a file is scored whole", quote(data))
+        text = corpora.TextFile(data)
         ids = run.vocabulary.encode_pieces(text)
         for note in text.notes:
             tell(note)
         return f"{data}, the whole file", ids
     if data is None:
         record = runs.read_record(run, needed=True)
-        corpus = DataConfig(**of_table("data", record["settings"])).load(run.vocabulary)
+        own = settings.of_table("data", record["settings"])
+        corpus = settings.DataConfig(**own).load(run.vocabulary)
         runs.check_text(record, corpus)
     else:
         corpus = ml.load_corpus(data, vocab=run.vocabulary)

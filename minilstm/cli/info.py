@@ -3,16 +3,13 @@
 The settings are given as to train; the memory is what a training step takes.
 """
 
-from collections.abc import Iterator
 from dataclasses import asdict
 
 import numpy as np
 
 import minilstm as ml
-from minilstm import settings
-from minilstm.checkpoint import has_checkpoint, read_checkpoint, read_run
+from minilstm import checkpoint, memory, settings
 from minilstm.cli import Args, Parser, runs, show
-from minilstm.memory import estimate_memory
 
 
 def add_flags(parser: Parser) -> None:
@@ -29,25 +26,20 @@ def main(args: Args) -> None:
     if args.run is not None and given:
         raise ml.InputError(f"want a run or settings, got {args.run} and {', '.join(given)}")
     if args.run is not None:
-        lines += _of_run(args.run)
+        run = checkpoint.read_run(args.run)
+        record = runs.read_record(run)
+        flat = record.get("settings", settings.defaults())  # the latter if a program began it
+        lines.append(f"{run.path}: {run.vocabulary!r}")
+        for name, value in asdict(run.config).items():
+            lines.append(f"  {name} = {settings.spell(value)}")
+        batch, bytes_each = (flat["batch_size"], flat["seq_len"]), np.dtype(flat["dtype"]).itemsize
+        sizes = memory.estimate_memory(run.config, *batch, bytes_each, flat["optimizer"])
+        lines += runs.size_lines(run.config, batch, flat["dtype"], sizes)
+        for which in checkpoint.POINTERS:
+            if checkpoint.has_checkpoint(run, which):
+                step = checkpoint.read_checkpoint(run, which, weights_only=True).step
+                of = f" of {record['total_steps']:,}" if record else ""
+                lines.append(f"{which}: step {step:,}{of}")
     elif given:
         lines += runs.prepare(given | {"device": device}).lines()
     show("\n".join(lines))
-
-
-def _of_run(path: str) -> Iterator[str]:
-    """What a run is; if `minilstm train` did not begin it, the batches are the defaults'."""
-    run = read_run(path)
-    record = runs.read_record(run)
-    flat = record.get("settings", settings.defaults())
-    B, T, dtype = flat["batch_size"], flat["seq_len"], np.dtype(flat["dtype"])
-    memory = estimate_memory(run.config, B, T, dtype.itemsize, flat["optimizer"])
-    yield f"{run.path}: {run.vocabulary!r}"
-    for name, value in asdict(run.config).items():
-        yield f"  {name} = {settings.spell(value)}"
-    yield from runs.size_lines(run.config, (B, T), dtype, memory)
-    for which in ("best", "last"):
-        if has_checkpoint(run, which):
-            step = read_checkpoint(run, which, weights_only=True).step
-            of = f" of {record['total_steps']:,}" if record else ""
-            yield f"{which}: step {step:,}{of}"

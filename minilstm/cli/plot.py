@@ -7,10 +7,9 @@ gradient-flow, how large the gradient of the last token's loss is at each earlie
 from typing import Any
 
 import minilstm as ml
-from minilstm import plots
-from minilstm.checkpoint import read_run
+from minilstm import checkpoint, metrics, plots
 from minilstm.cli import Args, Parser, runs, show
-from minilstm.metrics import read_rows
+from minilstm.errors import quote, require
 
 _PICTURES = ("loss", "gates", "gradient-flow")
 _LABELLED = 100  # tokens, more than which gates cannot label
@@ -26,16 +25,14 @@ def add_flags(parser: Parser) -> None:
 def main(args: Args) -> None:
     plots.check_path(args.out)
     if args.what == "loss":
-        if args.text is not None:
-            raise ml.InputError("--text has no part in --what loss")
-        run = read_run(args.run)
+        require(args.text is None, "--text has no part in --what loss", quote(args.text))
+        run = checkpoint.read_run(args.run)
         unigram = runs.read_record(run).get("unigram_entropy")
-        rows = read_rows(run.path / "metrics.csv")
+        rows = metrics.read_rows(run.path / "metrics.csv")
         ax = plots.loss_of_run(rows, run.config.vocab_size, unigram=unigram)
     elif args.what == "gates":
         model, ids = _read(args, least=1, write=15)
-        if len(ids) > _LABELLED:
-            raise ml.InputError(f"--what gates can label {_LABELLED} tokens, got {len(ids)}")
+        require(len(ids) <= _LABELLED, f"--what gates can label {_LABELLED} tokens", len(ids))
         _, _, cache = ml.forward_with_cache(model.params, model.config, ids[:, None])
         ax = plots.gates([model.vocab.symbols[id] for id in ids], cache)[0]
     else:
@@ -47,10 +44,8 @@ def main(args: Args) -> None:
 def _read(args: Args, least: int, write: int) -> tuple[Any, Any]:
     """The model, and what it is to read as ids: the text, or as many tokens as it is to write."""
     run, model = runs.load_run(args.run, "cpu")
-    text = args.text
-    if text is None:
-        text = model.generate(runs.first_token(run), write, seed=0)
+    own = args.text is None
+    text = model.generate(runs.first_token(run), write, seed=0) if own else args.text
     ids = model.vocab.encode(text)
-    if len(ids) < least:
-        raise ml.InputError(f"--text must have at least {least} tokens, got {len(ids)}")
+    require(len(ids) >= least, f"--text must have at least {least} tokens", len(ids))
     return model, ids

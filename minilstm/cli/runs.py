@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 
 import minilstm as ml
-from minilstm import checkpoint, settings, training
+from minilstm import checkpoint, generation, memory, settings, training
 from minilstm.errors import InputError, check_positive_int, quote
-from minilstm.generation import check_sampling
-from minilstm.memory import estimate_memory
 
 VERSIONS = {"minilstm": ml.__version__, "numpy": np.__version__,
             "python": platform.python_version()}  # fmt: skip
@@ -22,8 +20,7 @@ _MOST = 1 << 48  # bytes; more is a slip of the keyboard
 # Of the entries that `minilstm train` adds to config.json those that are read back, and their types
 _READ_BACK: dict[str, Any] = {
     "settings": dict, "total_steps": int, "init_from": str | None, "corpus": str, "text": dict,
-    "unigram_entropy": float, "first_token": str, "threads": int | None,
-}  # fmt: skip
+    "unigram_entropy": float, "first_token": str, "threads": int | None}
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,7 @@ class Setup:
 
     Attributes:
         settings: all of them, flat.
-        corpus: the text as ids. model, train: the configs. device, dtype: where, and what.
+        corpus: the text as ids. model, train: the configs. device: where.
         batch: sequences B and steps T of the largest batch, which a short text makes smaller.
         memory: bytes by name, of a training step.
     """
@@ -42,7 +39,6 @@ class Setup:
     model: ml.ModelConfig
     train: ml.TrainConfig
     device: str
-    dtype: np.dtype[Any]
     batch: tuple[int, int]
     memory: dict[str, int]
 
@@ -52,14 +48,14 @@ class Setup:
         Args:
             steps: how many there are; None: what the settings say, but no minutes are timed.
         """
-        corpus, V = self.corpus, self.model.vocab_size
+        corpus, V, level = self.corpus, self.model.vocab_size, self.corpus.vocab.kind
         yield from corpus.notes
         valid = 0 if corpus.valid is None else len(corpus.valid)
-        train = f"{len(corpus.train):,} {'words' if corpus.level == 'word' else 'characters'}"
+        train = f"{len(corpus.train):,} {'words' if level == 'word' else 'characters'}"
         yield f"{corpus.name}: {train} to train on, {valid:,} to validate on, {V:,} distinct"
         guess, entropy = f"uniform guess ln {V} = {math.log(V):.3f}", corpus.unigram_entropy()
-        yield f"loss in nats per {corpus.level}: {guess}, unigram entropy {entropy:.3f}"
-        yield from size_lines(self.model, self.batch, self.dtype, self.memory)
+        yield f"loss in nats per {level}: {guess}, unigram entropy {entropy:.3f}"
+        yield from size_lines(self.model, self.batch, self.settings["dtype"], self.memory)
         if steps is None and self.train.minutes is not None:
             yield f"as many steps as {self.train.minutes} minutes hold, on {self.device}"
         else:
@@ -68,13 +64,13 @@ class Setup:
             yield f"{steps:,} steps, {epochs:.3g} epochs, on {self.device}"
 
 
-def size_lines(model: ml.ModelConfig, batch: tuple[int, int], dtype: np.dtype[Any],
-               memory: dict[str, int]) -> Iterator[str]:  # fmt: skip
+def size_lines(model: ml.ModelConfig, batch: tuple[int, int], dtype: str,
+               sizes: dict[str, int]) -> Iterator[str]:
     """How large a model is, and what a training step with it takes."""
     yield f"{sum(map(math.prod, model.parameter_shapes().values())):,} parameters, {dtype}"
-    sizes = {name: f"{size / 1e6:,.1f} MB" for name, size in memory.items()}
-    B, T, total = *batch, sizes.pop("total")
-    parts = ", ".join(f"{name} {size}" for name, size in sizes.items())
+    told = {name: f"{size / 1e6:,.1f} MB" for name, size in sizes.items()}
+    B, T, total = *batch, told.pop("total")
+    parts = ", ".join(f"{name} {size}" for name, size in told.items())
     yield f"memory of a training step with {B} x {T} tokens: {total} ({parts})"
 
 
@@ -91,21 +87,21 @@ def prepare(given: Mapping[str, Any], source: checkpoint.Run | None = None) -> S
     own = {table: settings.of_table(table, flat) for table in settings.TABLES}
     train, run = ml.TrainConfig(**own["train"]), settings.RunConfig(**own["run"])
     ml.ModelConfig(vocab_size=1, **own["model"])  # may be refused before the text is read
-    device, dtype = ml.choose_device(run.device), np.dtype(run.dtype)
+    device, bytes_each = ml.choose_device(run.device), np.dtype(run.dtype).itemsize
     corpus = settings.DataConfig(**own["data"]).load(vocab)
     if (tokens := len(corpus.train)) < 2:
         raise InputError(f"need a text of at least 2 tokens to train on, got {tokens}")
     model = ml.ModelConfig(vocab_size=len(corpus.vocab), **own["model"])
-    check_sampling(**own["sample"], V=model.vocab_size)
+    generation.check_sampling(**own["sample"], V=model.vocab_size)
     B, T = train.batch_size, min(train.seq_len, tokens - 1)
     if train.batching != "random":
         B = min(B, max(1, (tokens - 1) // T))
     validates = corpus.valid is not None
-    memory = estimate_memory(model, B, T, dtype.itemsize, train.optimizer, keep_best=validates)
-    if memory["total"] > _MOST:
+    sizes = memory.estimate_memory(model, B, T, bytes_each, train.optimizer, validates)
+    if sizes["total"] > _MOST:
         raise InputError("a step would take more memory than any machine has: see hidden_size, "
                          "embedding_size, num_layers, batch_size and seq_len")  # fmt: skip
-    return Setup(flat, corpus, model, train, device, dtype, (B, T), memory)
+    return Setup(flat, corpus, model, train, device, (B, T), sizes)
 
 
 def record(setup: Setup, total_steps: int, init_from: str | None,
@@ -160,9 +156,8 @@ def check_text(recorded: Mapping[str, Any], corpus: ml.Corpus) -> None:
 
 def _digests(corpus: ml.Corpus) -> dict[str, str]:
     """Part -> SHA-256 of its ids, the same on every machine."""
-    parts = {"train": corpus.train, "valid": corpus.valid, "test": corpus.test}
-    there = {part: ids for part, ids in parts.items() if ids is not None}
-    same = {part: ids.astype(ids.dtype.newbyteorder("<")) for part, ids in there.items()}
+    parts = corpus.parts.items()
+    same = {part: ids.astype(ids.dtype.newbyteorder("<")) for part, ids in parts}
     return {part: hashlib.sha256(ids.data).hexdigest() for part, ids in same.items()}
 
 

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import minilstm as ml
-from minilstm import checkpoint, settings, training
+from minilstm import checkpoint, metrics, settings, training
 from minilstm.cli import Args, Parser, runs, show, tell
 from minilstm.cli.evaluate import table
-from minilstm.metrics import read_rows
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SHAPE = ("hidden_size", "num_layers", "embedding_size", "tie_weights")  # of all the weights
@@ -85,7 +84,8 @@ def _resume(args: Args, given: dict[str, Any], out: Path) -> None:
     if checkpoint.has_checkpoint(run, "last"):
         last = checkpoint.read_checkpoint(run, "last", weights_only=True)
         config, init_from = ml.TrainConfig(**settings.of_table("train", flat)), None
-        if training.is_finished(last, config, total):
+        bad_evaluations = last.progress.get("bad_evaluations", 0)
+        if training.reason_to_end(last.step, total, bad_evaluations, config):
             return show(f"{out} is finished: {last.step:,} of {total:,} steps are taken")
         tell(f"{out}: going on after step {last.step:,} of {total:,}")
     setup = runs.prepare(flat | given, run)
@@ -102,7 +102,7 @@ def _settings_from(source: checkpoint.Run, given: dict[str, Any]) -> dict[str, A
     """The settings of a run to begin from, and over them those given."""
     vocab = source.vocabulary
     own = {name: getattr(source.config, name) for name in _SHAPE}
-    own |= {"level": vocab.kind, **vocab.normalisation.to_dict()}
+    own |= {"level": vocab.kind, **asdict(vocab.normalisation)}
     if isinstance(vocab, ml.WordVocabulary):
         own["tokenizer"] = vocab.tokenizer
     settings.check_same(own, given, f"the model of {source.path}")
@@ -113,12 +113,13 @@ def _settings_from(source: checkpoint.Run, given: dict[str, Any]) -> dict[str, A
 
 def _new_model(setup: runs.Setup, init_from: str | None) -> ml.LanguageModel:
     """The model before its first step, on its device."""
+    dtype = setup.settings["dtype"]
     if init_from is None:
         rng = training.random_stream(setup.train.seed, training.INIT)
-        params = ml.init_params(setup.model, rng, setup.dtype)
+        params = ml.init_params(setup.model, rng, dtype)
     else:
-        params = ml.LanguageModel.load(init_from).params
-        params = {name: p.astype(setup.dtype) for name, p in params.items()}
+        source = ml.LanguageModel.load(init_from)
+        params = {name: p.astype(dtype) for name, p in source.params.items()}
     return ml.LanguageModel(setup.model, params, setup.corpus.vocab).to(setup.device)
 
 
@@ -152,7 +153,7 @@ def _train(run: checkpoint.Run, setup: runs.Setup, model: ml.LanguageModel, tota
         tell("stopped before its end: the validation loss no longer falls")
     tell(f"{result.steps:,} steps in {result.seconds:.1f} seconds, evaluations aside")
     if result.best is None or result.last is None:
-        loss = read_rows(run.path / "metrics.csv")[-1].get("train_loss")
+        loss = metrics.read_rows(run.path / "metrics.csv")[-1].get("train_loss")
         show(f"nothing validates; the last training loss is {loss:.4f} nats")
     else:
         show(table({f"best (step {result.best_step})": result.best,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minilstm.errors import InputError, IntArray, check_number, check_text, quote, require
+from minilstm.errors import InputError, IntArray, check_positive_int, quote, require
 from minilstm.text.downloads import CORPORA, fetch
 from minilstm.text.tokens import AS_IT_IS, UNKNOWN, Normalisation, words
 from minilstm.text.vocabulary import MAX_NAMED, CharVocabulary, Vocabulary, WordVocabulary
@@ -111,17 +111,16 @@ class Corpus:
     notes: tuple[str, ...] = ()
 
     @property
-    def level(self) -> str:
-        """What a token is: "char" or "word"."""
-        return self.vocab.kind
+    def parts(self) -> dict[str, IntArray]:
+        """The parts that there are, by name: "train", "valid" and "test"."""
+        parts = {"train": self.train, "valid": self.valid, "test": self.test}
+        return {part: ids for part, ids in parts.items() if ids is not None}
 
     def split(self, name: str) -> IntArray:
         """Return the ids of the part "train", "valid" or "test"; InputError if there is none."""
-        parts = {"train": self.train, "valid": self.valid, "test": self.test}
-        if (ids := parts.get(name)) is None:
-            there = ", ".join(part for part, ids in parts.items() if ids is not None)
-            raise InputError(f"{self.name} has the parts {there}, got {quote(name)}")
-        return ids
+        parts = self.parts
+        require(name in parts, f"{self.name} has the parts {', '.join(parts)}", quote(name))
+        return parts[name]
 
     def unigram_entropy(self) -> float:
         """-sum_v p_v ln p_v, in nats per token, where p_v is the share of token v in train.
@@ -173,7 +172,8 @@ def load_corpus(name_or_path: str | PathLike[str], level: str = "char", *,
     too short to hold anything out: training on all of it, validating on nothing
     """
     level = level if vocab is None else vocab.kind
-    require(level in ("char", "word"), "level must be 'char' or 'word'", quote(level))
+    require(level in ("char", "word"), "level must be char or word", quote(level))
+    check_positive_int("min_count", min_count)
 
     # Which text trains, and which validates.
     texts, notes = _texts(name_or_path), []
@@ -227,7 +227,11 @@ def _texts(name_or_path: str | PathLike[str]) -> dict[str, Text]:
 
 
 def _hold_out(text: Text, level: str) -> dict[str, Text]:
-    """Cut a text as `train_validation_split` does; for words, where from there on one begins."""
+    """The first nine tenths of a text train; for words, up to where from there on one begins.
+
+    The rest is one piece from the end, not characters picked here and there: those would have
+    neighbours in the training part, and validation would measure memory.
+    """
     N = sum(map(len, text))
     n = int(0.9 * N)
     if level == "word":
@@ -240,42 +244,3 @@ def _outside(vocab: Vocabulary, text: Text) -> list[str]:
     """The symbols of a text that are not in the vocabulary, sorted."""
     found = set(chain.from_iterable(vocab.tokens(text)))
     return sorted(symbol for symbol in found if symbol not in vocab)
-
-
-def read_text(path: str | PathLike[str]) -> str:
-    """Return the text of a UTF-8 file, its lines ended by a newline character alone.
-
-    The whole of a `TextFile` at once.
-
-    Raises:
-        InputError: there is no such file, it cannot be read, is a folder, is empty, is not UTF-8,
-            or holds a NUL, which no text does.
-
-    >>> read_text("no/such/file")
-    Traceback (most recent call last):
-        ...
-    minilstm.errors.InputError: want a UTF-8 text file, but 'no/such/file' does not exist
-    """
-    return "".join(TextFile(path))
-
-
-def train_validation_split(text: str, fraction: float = 0.9) -> tuple[str, str]:
-    """Cut a text in two: the first int(fraction * len(text)) characters train, the rest validates.
-
-    The rest is one piece from the end, not characters picked here and there: those would have
-    neighbours in the training part, and validation would measure memory.
-
-    Args:
-        text: of any length.
-        fraction: 0 < fraction <= 1; with 1 nothing validates.
-    Returns:
-        The training text and the validation text; a short text may leave either of them empty.
-    Raises:
-        InputError: text is no str, or fraction is not in that range.
-
-    >>> train_validation_split("hello", fraction=0.8)
-    ('hell', 'o')
-    """
-    check_number("fraction", fraction, "in (0, 1]", lambda x: 0 < x <= 1)
-    n = int(fraction * len(check_text(text)))
-    return text[:n], text[n:]

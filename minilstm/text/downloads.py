@@ -42,10 +42,8 @@ class DataFile(NamedTuple):
 
 def _files(path: str, *addresses: str, **splits: tuple[int, str]) -> dict[str, DataFile]:
     """The files of the splits, (size, SHA-256) each; {0} stands for a split's name."""
-    return {
-        split: DataFile(path.format(split), *known, tuple(a.format(split) for a in addresses))
-        for split, known in splits.items()
-    }
+    return {split: DataFile(path.format(split), *known, tuple(a.format(split) for a in addresses))
+            for split, known in splits.items()}
 
 
 # name -> split -> file; "hello" is built in

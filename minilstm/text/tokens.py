@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from minilstm.errors import check_text, quote, require
+from minilstm.errors import quote, require
 
 UNKNOWN = "<unk>"  # stands for every symbol outside the vocabulary
 EOS = "<eos>"  # what "split" makes of a newline; the name, end of sentence, is WikiText's
@@ -46,7 +46,7 @@ class Normalisation:
 
     def __call__(self, text: str) -> str:
         """Return the text normalised; doing it twice changes nothing more."""
-        check_text(text)
+        require(isinstance(text, str), "text must be a str", type(text).__name__)
         if self.lower:
             # Sigma is the one letter whose small form depends on its neighbours: σ, or ς where a
             # word ends. Here it is σ everywhere, and a text may be cut anywhere.
@@ -67,13 +67,9 @@ class Normalisation:
                 yield piece
                 last = piece
 
-    def to_dict(self) -> dict[str, object]:
-        """Return plain values, fit for JSON; `from_dict` takes them back."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, data: Any) -> Self:
-        """Return the normalisation that `to_dict` wrote; InputError where it could not have."""
+        """Return the normalisation of such an `asdict`; an InputError where it can be none."""
         fits = isinstance(data, dict) and data.keys() == asdict(AS_IT_IS).keys()
         wanted = "normalisation must be a dict with the keys lower, collapse_whitespace and keep"
         require(fits, wanted, quote(data))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from minilstm.errors import InputError
 from minilstm.text import corpora
-from minilstm.text.corpora import _hold_out, load_corpus, read_text, train_validation_split
+from minilstm.text.corpora import _hold_out, load_corpus
 from minilstm.text.downloads import CORPORA, DataFile
 from minilstm.text.tokens import Normalisation
 from minilstm.text.vocabulary import CharVocabulary, WordVocabulary
@@ -62,18 +62,18 @@ TWENTY = "abcdefghij" + "abcdefgh" + "ba"
 def test_the_last_tenth_of_a_file_validates(write):
     corpus = load_corpus(write(TWENTY))
     assert parts(corpus) == {"train": "abcdefghijabcdefgh", "valid": "ba"}
-    assert (corpus.level, corpus.vocab) == ("char", CharVocabulary(tuple("abcdefghij")))
+    assert corpus.vocab == CharVocabulary(tuple("abcdefghij"))
     assert (corpus.name, corpus.notes) == (str(write(TWENTY)), ())
     assert corpus.train.dtype == corpus.valid.dtype == np.uint8
 
 
 @pytest.mark.parametrize("block", [1, 5, 16, corpora.BLOCK])
-def test_the_cut_is_that_of_train_validation_split(write, monkeypatch, block):
+def test_nine_tenths_of_the_characters_train_and_the_tail_validates(write, monkeypatch, block):
     monkeypatch.setattr(corpora, "BLOCK", block)
     text = "né\n☃ \U0001f600, or \r\n not?" * 3
-    corpus = load_corpus(write(text))
-    train, valid = train_validation_split(read_text(write(text)))
-    assert parts(corpus) == {"train": train, "valid": valid}
+    corpus, read = load_corpus(write(text)), text.replace("\r\n", "\n")
+    n = int(0.9 * len(read))
+    assert parts(corpus) == {"train": read[:n], "valid": read[n:]}
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_a_vocabulary_that_is_given_is_used_as_it_is(write):
     vocab = WordVocabulary.from_text("A C", "split", normalisation=Normalisation(lower=True))
     corpus = load_corpus(write("a b"), val_path=write("C C", "valid.txt"), vocab=vocab)
     assert corpus.vocab is vocab
-    assert corpus.level == "word"
+    assert corpus.vocab.kind == "word"
     assert (corpus.train.tolist(), corpus.valid.tolist()) == ([1, 0], [2, 2])
     assert corpus.notes == (
         "train: outside the vocabulary are 'b'; 1 of 2 tokens are read as <unk>",
@@ -326,7 +326,7 @@ NAMES = "a text file or one of the corpora hello, shakespeare, wikitext2, wikite
             lambda: load_corpus("hello", val_path="no/file"),
             "want a UTF-8 text file, but 'no/file' does not exist",
         ),
-        (lambda: load_corpus("hello", "byte"), "level must be 'char' or 'word', got 'byte'"),
+        (lambda: load_corpus("hello", "byte"), "level must be char or word, got 'byte'"),
         (
             lambda: load_corpus("hello", "word", tokenizer="bpe"),
             "tokenizer must be 'basic_english' or 'split', got 'bpe'",
@@ -346,29 +346,3 @@ def test_what_does_not_fit_is_refused_in_one_line(call, message):
     with pytest.raises(InputError) as refused:
         call()
     assert str(refused.value) == message
-
-
-@reproducible
-@given(text=st.text(max_size=50), fraction=st.floats(0, 1, exclude_min=True))
-def test_the_two_parts_make_up_the_text(text, fraction):
-    train, validation = train_validation_split(text, fraction)
-    assert train + validation == text
-    assert len(train) == int(fraction * len(text))
-
-
-def test_nine_tenths_train_and_the_tail_validates():
-    assert train_validation_split("0123456789" * 2) == ("0123456789" + "01234567", "89")
-
-
-@pytest.mark.parametrize(
-    "fraction", [0, -0.5, 1.01, float("nan"), float("inf"), "0.9", None, True, 1j]
-)
-def test_a_fraction_out_of_range_is_refused(fraction):
-    with pytest.raises(InputError) as refused:
-        train_validation_split("hello", fraction)
-    assert str(refused.value) == f"fraction must be a finite number in (0, 1], got {fraction!r}"
-
-
-def test_a_split_of_anything_but_text_is_refused():
-    with pytest.raises(InputError, match=r"^text must be a str, got list$"):
-        train_validation_split(["hello"])

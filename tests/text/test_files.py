@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from minilstm.errors import InputError
 from minilstm.text import corpora
-from minilstm.text.corpora import Passage, TextFile, read_text
+from minilstm.text.corpora import Passage, TextFile
 
 reproducible = settings(derandomize=True, deadline=None, max_examples=200)
 
@@ -43,8 +43,8 @@ BLOCKS = [1, 2, 3, 7, corpora.BLOCK]  # so small that marks, line ends and chara
 )
 def test_a_file_is_read_as_utf8_with_plain_line_ends(file, monkeypatch, data, text, block):
     monkeypatch.setattr(corpora, "BLOCK", block)
-    assert read_text(file(data)) == text
-    assert read_text(str(file(data))) == text
+    assert "".join(TextFile(file(data))) == text
+    assert "".join(TextFile(str(file(data)))) == text
 
 
 WANT = "want a UTF-8 text file, but {path!r} "
@@ -70,7 +70,7 @@ def test_a_file_that_is_no_text_is_refused_in_one_line(file, monkeypatch, data, 
     monkeypatch.setattr(corpora, "BLOCK", block)
     path = file(data)
     with pytest.raises(InputError) as refused:
-        read_text(path)
+        list(TextFile(path))
     assert str(refused.value) == WANT.format(path=str(path)) + reason
 
 
@@ -83,7 +83,7 @@ def test_a_path_that_is_no_file_is_refused_in_one_line(tmp_path):
     }
     for path, reason in cases.items():
         with pytest.raises(InputError) as refused:
-            read_text(path)
+            list(TextFile(path))
         assert str(refused.value) == WANT.format(path=os.fspath(path)) + reason
         assert len(str(refused.value).splitlines()) == 1
 
@@ -95,7 +95,7 @@ def test_a_file_that_may_not_be_read_says_why(file, monkeypatch):
     path = file(b"hello")
     monkeypatch.setattr(Path, "open", refuse)  # a chmod would not stop root
     with pytest.raises(InputError) as refused:
-        read_text(path)
+        list(TextFile(path))
     assert str(refused.value) == WANT.format(path=str(path)) + "cannot be read: Permission denied"
 
 

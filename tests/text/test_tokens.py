@@ -1,6 +1,7 @@
 """Text to tokens: both tokenizers, normalisation, and that it does not matter where text is cut."""
 
 import json
+from dataclasses import asdict
 from itertools import chain, count, islice
 
 import pytest
@@ -113,7 +114,7 @@ def test_normalisation_does_what_is_asked_and_no_more(normalisation, text, expec
 @reproducible
 @given(normalisation=normalisations)
 def test_a_normalisation_survives_json(normalisation):
-    data = json.loads(json.dumps(normalisation.to_dict()))
+    data = json.loads(json.dumps(asdict(normalisation)))
     assert Normalisation.from_dict(data) == normalisation
 
 
