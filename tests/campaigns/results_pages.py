@@ -216,7 +216,7 @@ How to notice it in somebody's code: the split comes *after* the windows are cut
 comes before the split; the validation loss follows the training loss wherever it goes, or is
 lower than it whenever dropout is on.
 
-`minilstm.train_validation_split` cuts the text once, in one place, before anything else happens.
+`minilstm.load_corpus` cuts a text once, in one place, before anything else happens.
 
 Commit {figures["commit"]}, {figures["machine"].split(",")[0]}.
 """
