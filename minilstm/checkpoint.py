@@ -196,15 +196,16 @@ def write_checkpoint(run: Run, checkpoint: Checkpoint) -> str:
     try:
         os.mkdir(new)
         for file, arrays in tensors.items():
-            # Array by array, without a second copy of them all; but for the owner's eyes alone.
+            # Array by array, without a second copy of them all.
             safetensors.numpy.save_file(arrays, new / file)
-            shutil.copymode(run.path / "config.json", new / file)
             head["files"][file] = _fingerprint(np.memmap(new / file, mode="r").data)
         (new / _PROGRESS).write_bytes(_to_json(head))
         _sync(*new.iterdir(), new)
+        for file in tensors:  # so far for the owner's eyes alone
+            shutil.copymode(run.path / "config.json", new / file)
         os.rename(new, folder / name)
     except safetensors.SafetensorError as error:  # such as a full disk
-        raise OSError(str(error)) from None
+        raise OSError(f"{new}: {error}") from None
     finally:
         shutil.rmtree(new, ignore_errors=True)  # of what was stopped on the way
     _sync(folder)

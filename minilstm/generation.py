@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from minilstm.backend import like, to_host
+from minilstm.checks import check_token_ids
 from minilstm.errors import check_count, check_positive_int, require
 from minilstm.model import ModelConfig, Params, forward
 
@@ -75,6 +76,7 @@ def generate_ids(params: Params, config: ModelConfig, prompt: np.ndarray, length
             model makes them, raise it where they come up.
     """
     require(len(prompt) > 0, "the prompt must have at least one token", "none")
+    check_token_ids("the prompt", np.asarray(prompt)[None], config.vocab_size)
     check_count("length", length)
     check_sampling(temperature, top_k, top_p, config.vocab_size)
     rng = rng or np.random.default_rng()

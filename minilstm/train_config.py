@@ -22,8 +22,8 @@ class TrainConfig:
             windows, each once per epoch.
         batch_size: B, sequences side by side.
         seq_len: T, steps through which gradients flow back.
-        fresh_every: of streams: steps after which one stream, each in its turn, begins anew from a
-            zero state; none: only where the text begins.
+        fresh_every: of streams: steps between two fresh starts, from a zero state, of the same
+            stream; each has its turn, so at least batch_size; none: only where the text begins.
         optimizer: "adam", "adamw" or "sgd".
         momentum: of sgd.
         weight_decay: an L2 penalty with adam and sgd, decoupled with adamw.
@@ -84,6 +84,9 @@ class TrainConfig:
         check_fields(self)
         if self.momentum and self.optimizer != "sgd":
             raise InputError(f"momentum is sgd's: {self.optimizer} has none, got {self.momentum}")
+        if self.fresh_every and self.batching != "streams":
+            got = f"got fresh_every {self.fresh_every} and {self.batching}"
+            raise InputError(f"only streams begin anew, windows always do, {got}")
 
     def make_optimizer(self) -> Optimizer:
         """The optimizer that `optimizer` names."""

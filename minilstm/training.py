@@ -37,6 +37,7 @@ from minilstm.text.corpora import Corpus
 from minilstm.train_config import TrainConfig
 
 INIT, DATA, DROPOUT, SAMPLE = range(4)  # purposes of random streams
+_READ_EVERY = 50  # steps at the most between two looks at what waits on a GPU
 
 
 def random_stream(seed: int, purpose: int, n: int = 0) -> np.random.Generator:
@@ -266,7 +267,7 @@ class _Run:
         self.unread.append((self.step, loss, norm, tensor_norms))
         # On the CPU a look costs nothing, so a NaN never reaches the parameters. A GPU would have
         # to be waited for: there the numbers queue up, and are read before anything is saved.
-        if is_on_host(norm):
+        if is_on_host(norm) or len(self.unread) == _READ_EVERY:
             self.read()
         self.optimizer.lr = self.rate()
         self.optimizer.step(params, grads)

@@ -232,6 +232,13 @@ def test_reading_the_prompt_in_one_pass_equals_token_by_token(passes):
     np.testing.assert_allclose(c, state[1], rtol=0, atol=1e-12)
 
 
+def test_an_id_that_the_model_has_not_is_refused_at_the_call():
+    model = random_model()
+    V = model.config.vocab_size
+    with pytest.raises(InputError, match=f"the prompt must hold ids from 0 to {V - 1}, got {V}"):
+        generate_ids(model.params, model.config, np.array([0, V]), 0)
+
+
 def test_a_text_depends_on_the_whole_prompt_not_on_its_last_letter():
     model = random_model()
     texts = {model.generate(prompt, 20, greedy=True)[3:] for prompt in ("abc", "ggc", "ehc")}

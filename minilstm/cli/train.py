@@ -86,6 +86,7 @@ def _resume(args: Args, given: dict[str, Any], out: Path) -> None:
         config, init_from = ml.TrainConfig(**settings.of_table("train", flat)), None
         bad_evaluations = last.progress.get("bad_evaluations", 0)
         if training.reason_to_end(last.step, total, bad_evaluations, config):
+            checkpoint.prune(run)  # if it was killed between its last pointer and this
             return show(f"{out} is finished: {last.step:,} of {total:,} steps are taken")
         tell(f"{out}: going on after step {last.step:,} of {total:,}")
     setup = runs.prepare(flat | given, run)

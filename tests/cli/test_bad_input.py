@@ -94,6 +94,7 @@ TRAIN = [
     ([*OK, "--set", "lr=1", "--lr", "2"], "lr must be said once, got 1.0 and 2.0"),
     ([*OK, "--init-from", "none"], "want the folder of a run, got 'none'"),
     ([*OK, "a.txt"], "unrecognized arguments: a.txt"),
+    ([*OK, "--batching", "random", "--fresh-every", "4"], "got fresh_every 4 and random"),
     ([*OK, "--stepz", "3"], "unrecognized arguments: --stepz 3; did you mean --steps?"),
     ([*OK, "--hidden_size=3"], "--hidden_size=3; did you mean --hidden-size? (see minilstm train"),
 ]

@@ -25,7 +25,7 @@ OTHER_VALUES = {  # for every setting one that is not the default, and that fits
     "momentum": 0.9, "weight_decay": 0.1, "lr": 0.5, "schedule": "step", "warmup_steps": 3,
     "final_lr": 0.01, "decay_every": 4, "decay_factor": 0.25, "decay_patience": 1, "clip": None,
     "eval_every": 2, "eval_tokens": 100, "eval_streams": 2, "patience": 3, "checkpoint_every": 2,
-    "sample_every": 3, "sample_length": 4, "fresh_every": 7, "seed": 5, "threads": 1,
+    "sample_every": 3, "sample_length": 4, "fresh_every": None, "seed": 5, "threads": 1,
     "device": "cpu", "dtype": "float64", "temperature": 0.5, "top_k": 3, "top_p": 0.9,
 }  # fmt: skip
 
@@ -51,7 +51,9 @@ def test_every_setting_has_a_flag_that_sets_it(cli):
     plan = settings.parse_toml(done.out, "plan")
     assert plan == OTHER_VALUES
     unchanged = {n for n, v in settings.defaults().items() if v == OTHER_VALUES[n]}
-    assert unchanged == {"epochs", "minutes"}
+    assert unchanged == {"epochs", "minutes", "fresh_every"}  # which exclude others
+    done = cli("train", "--data", "text.txt", "--fresh-every", "7", "--dry-run")
+    assert settings.parse_toml(done.out, "plan")["fresh_every"] == 7
 
 
 def test_every_setting_can_be_set_by_its_name(cli):
