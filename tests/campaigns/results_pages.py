@@ -63,8 +63,8 @@ def results_page() -> str:
         "train --preset NAME` does. The headline is one pass over the whole validation text, "
         "dropout off, one stream, the state carried from a zero state, summed in float64; *cold* "
         "reads it in windows of 256 from a zero state each. Mean of three seeds, the worst in "
-        "brackets; differences below 0.01 nat are noise. Minutes are those of training, "
-        "evaluation aside.",
+        "brackets; differences below 0.01 nat are noise. The time is that of training, "
+        "evaluation aside. Rows of the other presets follow.",
     ]
     for key, heading in HEADINGS.items():
         rows = [row for row in ROWS.values() if row.heading == key and read_results(row)]
@@ -86,7 +86,7 @@ def read_results(row: Row) -> list[dict[str, Any]]:
 def table(key: str, rows: list[Row]) -> str:
     show = UNITS.get(key, lambda score: f"{score['loss']:.4f}")
     lines = [
-        "| preset | model | parameters | tokens seen | minutes | best | last | cold | test |",
+        "| preset | model | parameters | tokens seen | training | best | last | cold | test |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -99,10 +99,11 @@ def table(key: str, rows: list[Row]) -> str:
         }
         cells = [mean_and_worst(scores, show) for scores in score.values()]
         tokens = statistics.fmean(figures["tokens_seen"] for figures in found)
-        minutes = statistics.fmean(figures["seconds"] for figures in found) / 60
+        seconds = statistics.fmean(figures["seconds"] for figures in found)
+        took = f"{seconds / 60:.1f} min" if seconds > 60 else f"{seconds:.1f} s"
         lines.append(
-            f"| `{row.preset}` | {row.model} | {found[0]['parameters']:,} | {tokens / 1e6:.2f} M | "
-            f"{minutes:.1f} | {' | '.join(cells)} |"
+            f"| `{row.preset}` | {row.model} | {found[0]['parameters']:,} | {tokens:,.0f} | "
+            f"{took} | {' | '.join(cells)} |"
         )
     return "\n".join(lines)
 
