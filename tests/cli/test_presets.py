@@ -16,8 +16,8 @@ from torch_reference import TorchModel
 from minilstm import settings
 from minilstm.checkpoint import read_run
 
-STEPS = ["--steps", "40", "--eval-every", "20", "--checkpoint-every", "5", "--threads", "1"]
-SLOW = ["--sample-every", "1", "--sample-length", "100"]  # some 10 ms a step, for the signal
+STEPS = ["--steps", "30", "--eval-every", "15", "--checkpoint-every", "5", "--threads", "1"]
+SLOW = ["--sample-every", "1", "--sample-length", "60"]  # some 6 ms a step, for the signal
 
 
 def small(preset):
