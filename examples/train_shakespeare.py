@@ -10,8 +10,6 @@ from minilstm import cli, plots, training
 from minilstm.errors import check_count, check_positive_int
 from minilstm.evaluation import evaluate
 
-FRESH_EVERY = 32  # steps at the least between two fresh starts of a stream
-
 
 def main() -> None:
     parser = cli.Parser(__doc__)
@@ -70,12 +68,7 @@ def main() -> None:
             inputs, targets = ml.to_device((inputs, targets), device)  # (T, B) each
             state = None if starts else state  # carried along the streams, reset with the text
             loss, grads, state = ml.loss_and_grads(params, config, inputs, targets, state)
-            # One stream in turn begins anew. A model that meets the empty state once per epoch
-            # drifts away from it, and validation, which begins there, shows it.
-            stream = step % max(FRESH_EVERY, inputs.shape[1])
-            if stream < inputs.shape[1]:
-                for part in state:  # h and c, (L, B, H)
-                    part[:, stream] = 0
+            training.begin_anew(state, step, every=32)  # one stream in turn, from a zero state
             ml.clip_by_global_norm(grads, max_norm=1.0)
             optimizer.lr = ml.warmup_cosine(step, total, args.lr)
             optimizer.step(params, grads)

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
@@ -83,9 +82,11 @@ def evaluate(params: Params, config: ModelConfig, ids: IntArray, streams: int = 
     # fill a row, read as one short row of their own.
     row = window or max(1, pairs // streams)
     whole = row * (pairs // row if window else min(streams, pairs))
-    for first, last in pairwise(sorted({*range(0, whole, row * streams), whole, pairs})):
-        rows = 1 if first == whole else (last - first) // row
-        totals += _score(params, config, ids[first : last + 1], rows)
+    for first in range(0, whole, row * streams):
+        last = min(first + row * streams, whole)
+        totals += _score(params, config, ids[first : last + 1], (last - first) // row)
+    if whole < pairs:
+        totals += _score(params, config, ids[whole:], 1)
     nats, hits, tokens = totals.tolist()
     return Evaluation(nats / tokens, hits / tokens, int(tokens))
 

@@ -184,6 +184,23 @@ def train(model: LanguageModel, corpus: Corpus, config: TrainConfig,
         return run.go(should_stop)
 
 
+def begin_anew(state: State, step: int, every: int) -> None:
+    """Let one stream, each in its turn, begin anew: its part of the state becomes zero, in place.
+
+    A model that meets the zero state once per epoch drifts away from it, and validation, which
+    begins there, shows it.
+
+    Args:
+        state: h and c, each (L, B, H), to be carried into the next step.
+        step: counted from 0; which stream it is depends on nothing else.
+        every: steps between two fresh starts of the same stream; at least B, one for each.
+    """
+    B = state[0].shape[1]
+    if (stream := step % max(every, B)) < B:
+        for part in state:
+            part[:, stream] = 0
+
+
 def thread_limit(threads: int | None) -> Any:
     """Context: NumPy's matrix products use so many threads; None leaves them as they are."""
     from threadpoolctl import threadpool_limits
@@ -254,15 +271,12 @@ class _Run:
         return reason_to_end(self.step, self.total, bad_evaluations, self.config)
 
     def train_step(self, inputs: IntArray, targets: IntArray, starts: bool) -> None:
-        params, config, B = self.model.params, self.config, inputs.shape[1]
+        params, config = self.model.params, self.config
         there, state = like((inputs, targets), params["fc.b"]), None if starts else self.state
         rng = random_stream(config.seed, DROPOUT, self.step)
         loss, grads, self.state = loss_and_grads(params, self.model.config, *there, state, rng=rng)
-        # One stream in turn begins anew. A model that meets the zero state once per epoch drifts
-        # away from it, and validation, which begins there, shows it.
-        if config.fresh_every and (stream := self.step % max(config.fresh_every, B)) < B:
-            for part in self.state:  # h and c, (L, B, H)
-                part[:, stream] = 0
+        if config.fresh_every:
+            begin_anew(self.state, self.step, config.fresh_every)
         norm, tensor_norms = clip_and_tensor_norms(grads, config.clip)
         self.unread.append((self.step, loss, norm, tensor_norms))
         # On the CPU a look costs nothing, so a NaN never reaches the parameters. A GPU would have

@@ -50,7 +50,8 @@ def test_a_picture_is_drawn_into_the_axes_it_is_given():
 
 
 def test_one_symbol_and_one_step_make_a_picture(tmp_path):
-    plots.save(plots.loss_curve([0], [0.0], vocab_size=1), tmp_path / "loss.png")
+    path = plots.save(plots.loss_curve([0], [0.0], vocab_size=1), tmp_path / "loss.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
 
 
 def test_axes_come_in_the_order_of_their_letters():

@@ -65,10 +65,10 @@ def test_arguments_have_the_promised_names_order_and_defaults(function, promised
 
 
 def test_settings_of_a_model_go_by_name():
-    ml.ModelConfig(
-        vocab_size=5, hidden_size=4, num_layers=2, embedding_size=4,
-        tie_weights=True, init="pytorch", forget_bias=1.0,
-    )  # fmt: skip
+    named = {"vocab_size": 5, "hidden_size": 4, "num_layers": 2, "embedding_size": 4,
+             "tie_weights": True, "init": "pytorch", "forget_bias": 1.0}  # fmt: skip
+    config = ml.ModelConfig(**named)
+    assert {name: getattr(config, name) for name in named} == named
 
 
 def test_everything_that_is_listed_exists_and_names_are_listed_once():
