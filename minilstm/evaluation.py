@@ -9,7 +9,7 @@ from minilstm.backend import like, to_host
 from minilstm.checks import check_token_ids
 from minilstm.errors import IntArray, check_positive_int, require
 from minilstm.model import ModelConfig, Params, forward
-from minilstm.nn.loss import softmax_cross_entropy
+from minilstm.nn.loss import cross_entropy
 from minilstm.text.batching import contiguous_streams
 
 _NUMBERS = 1 << 24  # held at a time: 64 MB in float32
@@ -95,13 +95,13 @@ def _score(params: Params, config: ModelConfig, ids: IntArray, B: int) -> np.nda
     """Nats, hits and targets of B streams, read from a zero state with it carried."""
     reference = params["fc.b"]
     # Of each token forward keeps the logits and what the loss makes of them, and the gates.
-    row = 4 * config.vocab_size + (7 * config.num_layers + 8) * config.hidden_size
+    row = 2 * config.vocab_size + (7 * config.num_layers + 8) * config.hidden_size
     T = max(1, min(_NUMBERS // (B * row), 512, (len(ids) - 1) // B))
     state, totals = None, np.zeros(3)
     for inputs, targets, _ in contiguous_streams(ids, B, T):
         logits, state = forward(params, config, like(inputs, reference), state)
         there, N = like(targets, reference), targets.size
-        loss, _ = softmax_cross_entropy(logits, there)
+        loss = cross_entropy(logits, there)
         hits = (logits.argmax(axis=-1) == there).sum()
         totals += float(to_host(loss)) * N, int(to_host(hits)), N
     return totals

@@ -48,7 +48,7 @@ def estimate_memory(config: ModelConfig, B: int, T: int, dtype_bytes: int = 4,
 
     # What there is besides, at the moments that may be the fullest
     logits = min(N * V, max(_CHUNK, V))  # of one chunk of rows
-    at_once = 4 if logits == N * V else 5  # they, shifted, exps, dlogits; and the last chunk's
+    at_once = 2 if logits == N * V else 3  # they, shifted; and the last chunk's
     dhs, grads = N * H, V * H
     moments = [4 * N * H,  # forward: zs
                dhs + grads + max(at_once * logits, logits + V * H)]  # loss

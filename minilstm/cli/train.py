@@ -87,7 +87,8 @@ def _resume(args: Args, given: dict[str, Any], out: Path) -> None:
         bad_evaluations = last.progress.get("bad_evaluations", 0)
         if training.reason_to_end(last.step, total, bad_evaluations, config):
             checkpoint.prune(run)  # if it was killed between its last pointer and this
-            return show(f"{out} is finished: {last.step:,} of {total:,} steps are taken")
+            if (out / "loss.png").exists():  # drawn last: else its end is still to come
+                return show(f"{out} is finished: {last.step:,} of {total:,} steps are taken")
         tell(f"{out}: going on after step {last.step:,} of {total:,}")
     setup = runs.prepare(flat | given, run)
     runs.check_text(record, setup.corpus)

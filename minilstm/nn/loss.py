@@ -67,16 +67,35 @@ def linear_cross_entropy(
     return loss_sum / N, dhs.reshape(hs.shape), dW, db
 
 
+def cross_entropy(logits: Array, targets: Array) -> Array:
+    """softmax_cross_entropy's loss without its gradient, which an evaluation does not need.
+
+    Args:
+        logits: (T, B, V).
+        targets: (T, B) integers in [0, V).
+    Returns:
+        The loss in nats per target, a 0-d array of at least double precision.
+    """
+    V, N = logits.shape[-1], targets.size
+    return _nats(logits.reshape(N, V), targets.reshape(N))[0] / N
+
+
 def _summed(logits: Array, targets: Array) -> tuple[Array, Array]:
     """The sum over N targets of the cross-entropy, and its gradient. (N, V), (N,) -> (), (N, V)."""
+    nats, dlogits, sums = _nats(logits, targets)
+    dlogits /= sums  # the softmax
+    dlogits[get_array_module(logits).arange(targets.shape[0]), targets] -= 1
+    return nats, dlogits
+
+
+def _nats(logits: Array, targets: Array) -> tuple[Array, Array, Array]:
+    """The sum of the nats (), the softmax's numerators (N, V), and its denominators (N, 1)."""
     xp = get_array_module(logits)
-    n = xp.arange(targets.shape[0])
     # Subtracting a constant from a row changes no probability, and keeps exp from overflowing.
     # The real part, because the complex step needs everything else analytic.
     shifted = logits - logits.real.max(axis=1, keepdims=True)
-    exps = xp.exp(shifted)
+    of_targets = shifted[xp.arange(targets.shape[0]), targets]
+    exps = xp.exp(shifted, out=shifted)  # in place: the largest array that there is
     sums = exps.sum(axis=1, keepdims=True)
-    nats = xp.log(sums[:, 0]) - shifted[n, targets]
-    dlogits = exps / sums
-    dlogits[n, targets] -= 1
-    return nats.sum(dtype=xp.result_type(nats.dtype, xp.float64)), dlogits
+    nats = xp.log(sums[:, 0]) - of_targets
+    return nats.sum(dtype=xp.result_type(nats.dtype, xp.float64)), exps, sums

@@ -216,6 +216,16 @@ def test_a_finished_run_says_so_and_is_left_alone(trained, cli, folder):
     assert files(folder) == before
 
 
+def test_a_run_killed_between_its_last_step_and_its_end_comes_to_it(trained, cli, folder):
+    shutil.copytree(trained / "run", "run")
+    (folder / "run" / "loss.png").unlink()
+    before = files(folder)
+    done = cli("train", *SMALL, "--resume")
+    assert done.code == 0
+    assert "last (step 12)" in done.out
+    assert files(folder) == before | {folder / "run" / "loss.png": b""}
+
+
 def test_a_run_that_has_lost_its_patience_is_finished(train, cli):
     flags = ["--lr", "0", "--steps", "100", "--patience", "2"]
     done = train(*flags)
