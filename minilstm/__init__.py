@@ -13,6 +13,7 @@ Read the source in this order:
     generation.py       sampling
     evaluation.py       nats, bits and perplexity of a text
     training.py         the loop: evaluation, checkpoints, exact resume
+    workspace.py, nn/lstm_fast.py   the LSTM again, in place and in threads: what training runs
     backend.py          how one source serves NumPy and CuPy
 """
 
@@ -32,12 +33,13 @@ from minilstm.text.vocabulary import CharVocabulary, WordVocabulary
 from minilstm.torch_weights import from_torch_state_dict, to_torch_state_dict
 from minilstm.train_config import TrainConfig
 from minilstm.training import TrainResult, train
+from minilstm.workspace import Workspace
 
 __version__ = "0.1.0"
 
 __all__ = [
     "SGD", "Adam", "AdamW", "CharVocabulary", "Corpus", "Evaluation", "InputError", "LanguageModel",
-    "ModelConfig", "Normalisation", "TrainConfig", "TrainResult", "WordVocabulary", "backward",
+    "ModelConfig", "Normalisation", "TrainConfig", "TrainResult", "WordVocabulary", "Workspace", "backward",
     "choose_device", "clip_by_global_norm", "contiguous_streams", "forward", "forward_with_cache",
     "from_torch_state_dict", "get_array_module", "gradcheck", "init_params", "init_state",
     "load_corpus", "loss_and_grads", "random_windows", "shuffled_windows",

@@ -11,6 +11,7 @@ from minilstm.errors import IntArray, check_positive_int, require
 from minilstm.model import ModelConfig, Params, forward
 from minilstm.nn.loss import cross_entropy
 from minilstm.text.batching import contiguous_streams
+from minilstm.workspace import Workspace
 
 _NUMBERS = 1 << 24  # held at a time: 64 MB in float32
 
@@ -77,21 +78,22 @@ def evaluate(params: Params, config: ModelConfig, ids: IntArray, streams: int = 
     require(len(ids) >= 2, "need a text of at least 2 tokens to score one", len(ids))
     check_token_ids("ids", ids[None], config.vocab_size)
     pairs = len(ids) - 1
-    totals = np.zeros(3)  # nats, hits, targets
+    totals, workspace = np.zeros(3), Workspace()  # nats, hits, targets
     # Rows of equal length, at most `streams` of them side by side; and the few pairs that do not
     # fill a row, read as one short row of their own.
     row = window or max(1, pairs // streams)
     whole = row * (pairs // row if window else min(streams, pairs))
     for first in range(0, whole, row * streams):
         last = min(first + row * streams, whole)
-        totals += _score(params, config, ids[first : last + 1], (last - first) // row)
+        totals += _score(params, config, ids[first : last + 1], (last - first) // row, workspace)
     if whole < pairs:
-        totals += _score(params, config, ids[whole:], 1)
+        totals += _score(params, config, ids[whole:], 1, workspace)
     nats, hits, tokens = totals.tolist()
     return Evaluation(nats / tokens, hits / tokens, int(tokens))
 
 
-def _score(params: Params, config: ModelConfig, ids: IntArray, B: int) -> np.ndarray:
+def _score(params: Params, config: ModelConfig, ids: IntArray, B: int,
+           workspace: Workspace) -> np.ndarray:  # fmt: skip
     """Nats, hits and targets of B streams, read from a zero state with it carried."""
     reference = params["fc.b"]
     # Of each token forward keeps the logits and what the loss makes of them, and the gates.
@@ -99,8 +101,8 @@ def _score(params: Params, config: ModelConfig, ids: IntArray, B: int) -> np.nda
     T = max(1, min(_NUMBERS // (B * row), 512, (len(ids) - 1) // B))
     state, totals = None, np.zeros(3)
     for inputs, targets, _ in contiguous_streams(ids, B, T):
-        logits, state = forward(params, config, like(inputs, reference), state)
-        there, N = like(targets, reference), targets.size
+        xs, there, N = like(inputs, reference), like(targets, reference), targets.size
+        logits, state = forward(params, config, xs, state, workspace=workspace)
         loss = cross_entropy(logits, there)
         hits = (logits.argmax(axis=-1) == there).sum()
         totals += float(to_host(loss)) * N, int(to_host(hits)), N

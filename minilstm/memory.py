@@ -6,9 +6,8 @@ Each term names its arrays; a test compares the sum with what a step really allo
 import math
 
 from minilstm.model import ModelConfig
-from minilstm.nn import embedding
+from minilstm.nn import embedding, loss
 
-_CHUNK = 1 << 22  # logits held at a time; see nn/loss.py
 _PROGRAM = 80_000_000  # bytes of Python, NumPy and its matrix library
 
 
@@ -39,33 +38,37 @@ def estimate_memory(config: ModelConfig, B: int, T: int, dtype_bytes: int = 4,
     mask_rows = B if config.locked_dropout else N
     sizes = [math.prod(shape) for shape in config.parameter_shapes().values()]
 
-    # What forward keeps for backward
-    kept = N * D[0] + L * 7 * N * H  # x; then hs, c_prevs, i, f, g, o and tanh_c of each layer
-    kept += sum(mask_rows * D[k] for k in range(L) if dropped[k])  # masks
-    kept += sum(N * D[k] for k in range(1, L) if dropped[k])  # what they made of hs
+    # What a workspace keeps: gates, h and c of each layer
+    stays = L * (6 * N + 2 * B) * H
+    # What forward keeps for backward besides: x, where it is no lookup, and all masks with what
+    # they made
+    lookup = not dropped[0] and (E is None or V <= N)
+    kept = 0 if lookup else N * D[0]
+    kept += sum(mask_rows * D[k] for k in range(L) if dropped[k])
+    kept += sum(N * D[k] for k in range(1, L) if dropped[k])
     kept += (mask_rows + N) * H * (config.output_dropout > 0)
-    kept += 2 * 4 * H * H * L * (config.weight_drop > 0)  # masks of W_h, what they made of it
+    kept += 2 * 4 * H * H * L * (config.weight_drop > 0)
 
-    # What there is besides, at the moments that may be the fullest
-    logits = min(N * V, max(_CHUNK, V))  # of one chunk of rows
-    at_once = 2 if logits == N * V else 3  # they, shifted; and the last chunk's
+    # What there is for a while, at the moments that may be the fullest
+    logits = min(N * V, max(loss.CHUNK, V))  # of one chunk of rows
+    one_hot = N * V if V <= embedding._LARGEST_ONE_HOT else 0
     dhs, grads = N * H, V * H
-    moments = [4 * N * H,  # forward: zs
-               dhs + grads + max(at_once * logits, logits + V * H)]  # loss
-    for k in reversed(range(L)):  # backward: dzs, dx, and the gradient that came from above
+    moments = [2 * V * 4 * H * lookup,  # forward: the table to look up in
+               dhs + grads + logits + H * min(V, loss.COLUMNS)]
+    for k in reversed(range(L)):  # backward: dx or dtable, and the gradient from above
         dx_above = N * H if k < L - 1 or config.output_dropout else 0
         grads += 4 * H * (D[k] + H)
-        moments.append(dhs + grads + 4 * N * H + dx_above + N * D[k])
+        dx = one_hot + V * 4 * H * (E is not None) if k == 0 and lookup else N * D[k]
+        moments.append(dhs + grads + dx_above + dx)
     if E is not None:
-        one_hot = N * V if V <= embedding._LARGEST_ONE_HOT else 0
-        moments.append(dhs + grads + N * E + one_hot + V * E * (2 if config.tie_weights else 1))
-    # An optimizer's moments, each a copy of all parameters, and its temporaries of one's size
-    copies, temporaries = (1, 1) if optimizer == "sgd" else (2, 3)
-    update = sum(sizes) + temporaries * max(sizes)  # gradients; forward's are gone by then
+        own = 0 if lookup else N * E + one_hot
+        moments.append(dhs + grads + own + V * E * (2 if config.tie_weights else 1))
+    # An optimizer's moments, each a copy of all parameters
+    copies, update = 1 if optimizer == "sgd" else 2, sum(sizes)
     state = 2 * 2 * L * B * H  # h and c, old and new
 
     numbers = {"parameters": sum(sizes), "optimizer": copies * sum(sizes),
                "best weights": sum(sizes) if keep_best else 0,
-               "step": state + max(kept + max(moments), update)}
+               "step": stays + state + max(kept + max(moments), update)}
     parts = {name: size * dtype_bytes for name, size in numbers.items()} | {"program": _PROGRAM}
     return parts | {"total": sum(parts.values())}

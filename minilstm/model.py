@@ -29,7 +29,8 @@ from minilstm.nn.embedding import embedding_backward, embedding_forward, one_hot
 from minilstm.nn.initializers import orthogonal, xavier_uniform
 from minilstm.nn.linear import linear_backward, linear_forward
 from minilstm.nn.loss import linear_cross_entropy
-from minilstm.nn.lstm import LSTMCache, lstm_backward, lstm_forward
+from minilstm.nn import lstm, lstm_fast
+from minilstm.workspace import Workspace
 
 Params = dict[str, Array]
 Rng = np.random.Generator | None  # draws the dropout masks; None: there is no dropout
@@ -200,14 +201,14 @@ class ModelCache(NamedTuple):
 
     config: ModelConfig
     inputs: Array  # (T, B)
-    layers: list[LSTMCache]  # from the bottom up
+    layers: list[lstm.LSTMCache | lstm_fast.Cache]  # from the bottom up
     masks: Masks
     hs: Array  # (T, B, H) of the top layer, after dropout
     W_out: Array  # (H, V)
 
 
-def forward(params: Params, config: ModelConfig, inputs: Array,
-            state: State | None = None) -> tuple[Array, State]:
+def forward(params: Params, config: ModelConfig, inputs: Array, state: State | None = None, *,
+            workspace: Workspace | None = None) -> tuple[Array, State]:
     """Logits of the next token at every step, and the state after the last.
 
     Args:
@@ -215,6 +216,7 @@ def forward(params: Params, config: ModelConfig, inputs: Array,
         config: the one they were made with.
         inputs: (T, B) integer ids, T steps of B sequences, on the device of params.
         state: h and c, each (L, B, H); None is zeros. It is left as it was.
+        workspace: None runs the page, nn/lstm.py; else nn/lstm_fast.py runs in its arrays.
     Returns:
         Logits (T, B, V) and the new state.
     Raises:
@@ -227,7 +229,9 @@ def forward(params: Params, config: ModelConfig, inputs: Array,
     >>> logits.shape, h.shape, c.shape
     ((3, 1, 5), (2, 1, 4), (2, 1, 4))
     """
-    return forward_with_cache(params, config, inputs, state)[:2]
+    check_token_ids("inputs", inputs, config.vocab_size)
+    state, cache = _body_forward(params, config, inputs, state, None, workspace)
+    return linear_forward(cache.hs, cache.W_out, params["fc.b"]), state
 
 
 def forward_with_cache(params: Params, config: ModelConfig, inputs: Array,
@@ -270,8 +274,8 @@ def backward(dlogits: Array, cache: ModelCache,
 
 
 def loss_and_grads(params: Params, config: ModelConfig, inputs: Array, targets: Array,
-                   state: State | None = None, *,
-                   rng: Rng = None) -> tuple[Array, Params, State]:
+                   state: State | None = None, *, rng: Rng = None,
+                   workspace: Workspace | None = None) -> tuple[Array, Params, State]:
     """One training step's loss, gradients and next state: forward, loss and backward in one.
 
     The same as forward_with_cache, softmax_cross_entropy and backward, but for the output layer:
@@ -282,6 +286,8 @@ def loss_and_grads(params: Params, config: ModelConfig, inputs: Array, targets: 
         inputs, targets: (T, B) integer ids.
         state: h and c, each (L, B, H); None is zeros.
         rng: draws the dropout masks; None: no dropout, whatever the config says.
+        workspace: None runs the page, nn/lstm.py, and returns fresh arrays; else nn/lstm_fast.py
+            runs in the workspace's arrays, and grads are valid until its next call.
     Returns:
         The loss (mean nats per target, a 0-d array on the device), grads with the keys of params,
         and the state to carry into the next chunk. No gradient flows in through that state: this
@@ -300,14 +306,14 @@ def loss_and_grads(params: Params, config: ModelConfig, inputs: Array, targets: 
     """
     check_token_ids("inputs", inputs, config.vocab_size)
     check_token_ids("targets", targets, config.vocab_size, tuple(inputs.shape))
-    state, cache = _body_forward(params, config, inputs, state, rng)
+    state, cache = _body_forward(params, config, inputs, state, rng, workspace)
     loss, dhs, dW_out, db = linear_cross_entropy(cache.hs, cache.W_out, params["fc.b"], targets)
     grads, _ = _body_backward(dhs, dW_out, db, cache, None)
     return loss, grads, state
 
 
 def _body_forward(params: Params, config: ModelConfig, inputs: Array, state: State | None,
-                  rng: Rng) -> tuple[State, ModelCache]:
+                  rng: Rng, workspace: Workspace | None = None) -> tuple[State, ModelCache]:
     """Everything below the output layer: ids (T, B) -> hs (T, B, H), which the cache holds."""
     reference = params["fc.b"]
     xp, (T, B) = get_array_module(reference), inputs.shape
@@ -315,16 +321,25 @@ def _body_forward(params: Params, config: ModelConfig, inputs: Array, state: Sta
     check_state("state", state, (config.num_layers, B, config.hidden_size), reference)
     masks = draw_masks(config, rng, T, B, reference)
 
-    if config.embedding_size is None:
-        x = one_hot(inputs, config.vocab_size, reference.dtype)  # (T, B, V)
+    W = params.get("embedding.W")  # (V, E)
+    x: Any  # (T, B, D)
+    if workspace is not None and masks.inputs[0] is None and (W is None or len(W) <= inputs.size):
+        x = lstm_fast.Lookup(inputs, W)
+    elif W is None:
+        x = one_hot(inputs, config.vocab_size, reference.dtype)
     else:
-        x = embedding_forward(inputs, params["embedding.W"])  # (T, B, E)
+        x = embedding_forward(inputs, W)
     states, layers = [], []
     for k in range(config.num_layers):
         W_x, W_h, b = (params[f"lstm{k}.{name}"] for name in ("W_x", "W_h", "b"))
         x, W_h = dropout(x, masks.inputs[k]), dropout(W_h, masks.weights[k])
         # The hs (T, B, H) of this layer are the x of the next.
-        x, last_state, layer = lstm_forward(x, (state[0][k], state[1][k]), W_x, W_h, b)
+        layer_state = state[0][k], state[1][k]
+        if workspace is None:
+            x, last_state, layer = lstm.lstm_forward(x, layer_state, W_x, W_h, b)
+        else:
+            x, last_state, layer = lstm_fast.lstm_forward(
+                x, layer_state, W_x, W_h, b, workspace, f"lstm{k}")
         states.append(last_state)
         layers.append(layer)
     h_T, c_T = map(xp.stack, zip(*states, strict=True))
@@ -345,15 +360,19 @@ def _body_backward(dhs: Array, dW_out: Array, db: Array, cache: ModelCache,
     dh_0, dc_0 = [], []
     dx = dropout(dhs, masks.output)
     for k in reversed(range(config.num_layers)):
-        dx, (dh, dc), layer = lstm_backward(dx, (dstate[0][k], dstate[1][k]), cache.layers[k])
+        layer = cache.layers[k]
+        form: Any = lstm if isinstance(layer, lstm.LSTMCache) else lstm_fast
+        dx, (dh, dc), weights = form.lstm_backward(dx, (dstate[0][k], dstate[1][k]), layer)
         dx = dropout(dx, masks.inputs[k])
-        grads[f"lstm{k}.W_x"] = layer.W_x
-        grads[f"lstm{k}.W_h"] = dropout(layer.W_h, masks.weights[k])
-        grads[f"lstm{k}.b"] = layer.b
+        grads[f"lstm{k}.W_x"] = weights.W_x
+        grads[f"lstm{k}.W_h"] = dropout(weights.W_h, masks.weights[k])
+        grads[f"lstm{k}.b"] = weights.b
         dh_0.append(dh)
         dc_0.append(dc)
     if config.embedding_size is not None:
-        grads["embedding.W"] = embedding_backward(dx, cache.inputs, config.vocab_size)
+        looked_up = isinstance(layer.x, lstm_fast.Lookup)  # then dx is the table's already
+        grads["embedding.W"] = (
+            dx if looked_up else embedding_backward(dx, cache.inputs, config.vocab_size))
     if config.tie_weights:
         # One matrix, read twice: as rows at the bottom, as columns at the top. Gradients add.
         grads["embedding.W"] = grads["embedding.W"] + dW_out.T

@@ -35,6 +35,7 @@ from minilstm.optim import Plateau, clip_and_tensor_norms, step_decay, warmup_co
 from minilstm.text.batching import Batch, contiguous_streams, random_windows, shuffled_windows
 from minilstm.text.corpora import Corpus
 from minilstm.train_config import TrainConfig
+from minilstm.workspace import Workspace
 
 INIT, DATA, DROPOUT, SAMPLE = range(4)  # purposes of random streams
 _READ_EVERY = 50  # steps at the most between two looks at what waits on a GPU
@@ -105,9 +106,11 @@ def total_steps(model: LanguageModel, ids: IntArray, config: TrainConfig) -> int
     params = {name: p.copy() for name, p in model.params.items()}
     optimizer, rng = config.make_optimizer(), random_stream(config.seed, DROPOUT)
     inputs, targets, _ = like(next(batches(ids, config)), params["fc.b"])
+    workspace = Workspace()
 
     def step() -> None:
-        loss, grads, _ = loss_and_grads(params, model.config, inputs, targets, rng=rng)
+        loss, grads, _ = loss_and_grads(params, model.config, inputs, targets, rng=rng,
+                                        workspace=workspace)
         clip_and_tensor_norms(grads, config.clip)
         optimizer.step(params, grads)
         float(loss)
@@ -234,6 +237,7 @@ class _Run:
         self.plateau = Plateau(config.lr, config.decay_factor, config.decay_patience)
         self.step, self.progress, self.norm = 0, _Progress(), math.nan
         self.state: State | None = None
+        self.workspace = Workspace()
         self.best_params: Params | None = None
         self.unread: list[tuple[int, Array, Array, Array]] = []  # step, loss, norm, tensors' norms
         self.eval_every = config.eval_every or max(1, total // 20)
@@ -274,7 +278,8 @@ class _Run:
         params, config = self.model.params, self.config
         there, state = like((inputs, targets), params["fc.b"]), None if starts else self.state
         rng = random_stream(config.seed, DROPOUT, self.step)
-        loss, grads, self.state = loss_and_grads(params, self.model.config, *there, state, rng=rng)
+        loss, grads, self.state = loss_and_grads(
+            params, self.model.config, *there, state, rng=rng, workspace=self.workspace)
         if config.fresh_every:
             begin_anew(self.state, self.step, config.fresh_every)
         norm, tensor_norms = clip_and_tensor_norms(grads, config.clip)

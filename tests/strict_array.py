@@ -240,7 +240,8 @@ class StrictArray:
             there = self._host[host_index].__array_interface__  # address, shape, strides, dtype
             if there == value._host.__array_interface__:
                 return  # x[i] += y writes into the view, then assigns it to itself
-        _on_device("assignment", max(1, kernels), allocations=kernels > 1)
+        if not _fusing or index is not Ellipsis:  # there it is a part of the kernel
+            _on_device("assignment", max(1, kernels), allocations=kernels > 1)
         self._host[host_index] = host_value
 
     # What computes. Reductions and the other operators are added below.
@@ -592,12 +593,14 @@ def fuse(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def kernel(*arrays: StrictArray) -> Any:
         hosts = [_array(x) for x in arrays]
+        if _fusing:  # a fused function in another is a part of it
+            return function(*hosts)
         _fusing.append(None)
         try:
             results = function(*hosts)
         finally:
             _fusing.pop()
-        fresh = results if isinstance(results, tuple) else (results,)
+        fresh = results if isinstance(results, tuple) else () if results is None else (results,)
         _on_device(function.__name__, allocations=sum(x is not None for x in map(_array, fresh)))
         return results
 

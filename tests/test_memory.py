@@ -9,6 +9,7 @@ from minilstm.memory import estimate_memory
 from minilstm.model import ModelConfig, init_params, loss_and_grads
 from minilstm.optim import clip_and_tensor_norms
 from minilstm.train_config import TrainConfig
+from minilstm.workspace import Workspace
 
 
 def measured(config, B, T, optimizer, dtype):
@@ -20,9 +21,12 @@ def measured(config, B, T, optimizer, dtype):
         params = init_params(config, rng, dtype)
         best = {name: p.copy() for name, p in params.items()}
         update, state = TrainConfig(optimizer=optimizer).make_optimizer(), None
+        workspace = Workspace()
 
         def step(state):
-            _, grads, state = loss_and_grads(params, config, inputs, targets, state, rng=rng)
+            _, grads, state = loss_and_grads(
+                params, config, inputs, targets, state, rng=rng, workspace=workspace
+            )
             clip_and_tensor_norms(grads, 1.0)
             update.step(params, grads)
             return state

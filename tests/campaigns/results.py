@@ -145,7 +145,10 @@ def describe(row: Row, seed: int, commit: str, out: Path) -> dict[str, Any]:
     data = settings.of_table("data", run.extra["settings"])
     corpus = settings.DataConfig(**data).load(run.vocabulary)
     ids = corpus.valid if corpus.valid is not None else corpus.train
-    test = json.loads(minilstm("eval", out, "--split", "test", "--json")) if row.test else None
+    best_figures, test = json.loads(minilstm("eval", out, "--json")), None
+    if row.test and seed == row.seeds[0]:
+        test = json.loads(minilstm("eval", out, "--split", "test", "--json"))
+    same = best.step == last.step  # then one pass says both
     return {
         "seed": seed,
         "commit": commit,
@@ -156,8 +159,10 @@ def describe(row: Row, seed: int, commit: str, out: Path) -> dict[str, Any]:
         "seconds": metrics[-1]["seconds"],
         "peak_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
         "best_step": best.step,
-        "best": json.loads(minilstm("eval", out, "--json")),
-        "last": evaluate(last.params, run.config, ids).to_dict(),
+        "best": best_figures,
+        "last": {name: figure for name, figure in best_figures.items() if name != "cold_windows"}
+        if same
+        else evaluate(last.params, run.config, ids).to_dict(),
         "test": test,
         "pytorch_loss": pytorch_loss(run, out, ids),
         "samples": {

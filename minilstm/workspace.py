@@ -1,0 +1,31 @@
+"""What lives as long as a run: the arrays that `workspace=` lends to the faster form of the LSTM."""
+
+from collections.abc import Callable
+from typing import Any
+
+
+class Workspace:
+    """Arrays for `loss_and_grads` and `forward` to use again and again; one for each run.
+
+    An array of many megabytes that is made anew costs more than the arithmetic on it, because the
+    system has to clear its memory. What those two return may lie in the workspace, and is valid
+    until the next call with it; two threads need one each.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[tuple[Any, ...], Any]] = {}
+
+    def keep(self, name: str, arguments: tuple[Any, ...], make: Callable[..., Any]) -> Any:
+        """make(*arguments) as it was made when last asked for by that name; anew where the
+        arguments are others.
+
+        >>> workspace = Workspace()
+        >>> first, again, larger = (workspace.keep("h", (n,), list) for n in ("ab", "ab", "abc"))
+        >>> first is again, first, larger
+        (True, ['a', 'b'], ['a', 'b', 'c'])
+        """
+        arguments_then, made = self._kept.get(name, (None, None))
+        if arguments_then != arguments:
+            made = make(*arguments)
+            self._kept[name] = arguments, made
+        return made
