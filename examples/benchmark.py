@@ -31,9 +31,12 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 import minilstm as ml
+from minilstm import cli
 from minilstm.backend import like
 from minilstm.evaluation import evaluate
 from minilstm.generation import generate_ids
+
+Run = Callable[[], float]
 
 TURN_SECONDS = 0.3  # a turn repeats what it times until then
 PAUSE_SECONDS = 0.15  # longer than threads spin
@@ -95,7 +98,7 @@ def initial_params(row: Row) -> ml.model.Params:
 # --- this project
 
 
-def ours(row: Row, device: str) -> Callable[[], float]:
+def ours(row: Row, device: str) -> Run:
     """What is timed, as a function that returns a figure to compare: the loss, where it has one."""
     config, params = row.config, ml.to_device(initial_params(row), device)
     if row.kind == "sampling":
@@ -123,13 +126,13 @@ def ours_samples(row: Row, params: ml.model.Params) -> float:
 # --- PyTorch, as one would write it there
 
 
-def of_torch(row: Row, device: str) -> Callable[[], float]:
+def of_torch(row: Row, device: str) -> Run:
     """The same, with nn.LSTM over the whole sequence."""
     import torch
     from torch import nn
     from torch.nn.functional import cross_entropy, one_hot
 
-    class Model(nn.Module):
+    class Model(nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             if row.E is not None:
@@ -156,7 +159,7 @@ def of_torch(row: Row, device: str) -> Callable[[], float]:
         optimizer.step()
         return float(loss.detach())
 
-    @torch.inference_mode()
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
     def samples() -> float:
         generator, token, state = torch.Generator(device).manual_seed(2), 0, None
         for _ in range(row.tokens):
@@ -165,7 +168,7 @@ def of_torch(row: Row, device: str) -> Callable[[], float]:
             token = int(torch.multinomial(p, 1, generator=generator))
         return float(row.tokens)
 
-    @torch.inference_mode()
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
     def evaluation() -> float:
         ids = torch.from_numpy(text(row)).to(device)
         length = (len(ids) - 1) // row.B
@@ -179,10 +182,9 @@ def of_torch(row: Row, device: str) -> Callable[[], float]:
             hits += int((logits.argmax(-1) == targets).sum())
         return nats / (length * row.B)
 
-    if row.kind == "sampling":
-        return samples
-    if row.kind == "evaluation":
-        return evaluation
+    if row.kind != "training":
+        other: Run = samples if row.kind == "sampling" else evaluation
+        return other
     inputs, targets = (torch.from_numpy(ids.copy()).to(device) for ids in batch(row))
     # Whichever of its two fast forms is the faster here; they begin again with the same weights.
     forms: dict[str, float] = {}
@@ -281,7 +283,7 @@ def measure(name: str, sides: list[str], rounds: int, device: str, threads: int)
 
 def line(figures: dict[str, Any]) -> str:
     """One row of the table."""
-    ms, low, high = figures["milliseconds"], *figures["spread"]["ours"]
+    ms, (low, high) = figures["milliseconds"], figures["spread"]["ours"]
     cells = [f"{figures['row']:15}", f"{ms['ours']:10.2f} ({low:.2f}-{high:.2f})".ljust(32),
              f"{figures['tokens_per_second']:11,.0f}"]  # fmt: skip
     share = figures.get("share_of_product_rate")
@@ -333,4 +335,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

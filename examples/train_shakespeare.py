@@ -41,14 +41,14 @@ def main() -> None:
     config = ml.ModelConfig(V, args.hidden_size, args.num_layers, forget_bias=1.0)
     params = ml.to_device(ml.init_params(config, np.random.default_rng(args.seed)), device)
     model = ml.LanguageModel(config, params, corpus.vocab)
-    optimizer = ml.Adam(args.lr)
+    optimizer, workspace = ml.Adam(args.lr), ml.Workspace()  # arrays to use again and again
 
     if args.steps is None:  # --minutes: time a step on copies, and fix the number of steps
         trial, trial_optimizer = {k: p.copy() for k, p in params.items()}, ml.Adam(args.lr)
         inputs, targets, _ = ml.to_device(next(iter(batches)), device)
 
         def trial_step() -> None:
-            loss, grads, _ = ml.loss_and_grads(trial, config, inputs, targets)
+            loss, grads, _ = ml.loss_and_grads(trial, config, inputs, targets, workspace=workspace)
             ml.clip_by_global_norm(grads, max_norm=1.0)
             trial_optimizer.step(trial, grads)
             float(loss)  # waits for the device
@@ -67,7 +67,9 @@ def main() -> None:
             began = time.perf_counter()
             inputs, targets = ml.to_device((inputs, targets), device)  # (T, B) each
             state = None if starts else state  # carried along the streams, reset with the text
-            loss, grads, state = ml.loss_and_grads(params, config, inputs, targets, state)
+            loss, grads, state = ml.loss_and_grads(
+                params, config, inputs, targets, state, workspace=workspace
+            )
             training.begin_anew(state, step, every=32)  # one stream in turn, from a zero state
             ml.clip_by_global_norm(grads, max_norm=1.0)
             optimizer.lr = ml.warmup_cosine(step, total, args.lr)

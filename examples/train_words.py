@@ -40,6 +40,7 @@ def main() -> None:
     params = ml.to_device(ml.init_params(config, np.random.default_rng(args.seed)), device)
     model, optimizer = ml.LanguageModel(config, params, corpus.vocab), ml.Adam(args.lr)
     batches = ml.contiguous_streams(corpus.train, args.batch_size, args.seq_len)
+    workspace = ml.Workspace()  # arrays to use again and again
     print(f"{model.parameter_count:,} parameters on {device}; {steps / len(batches):.1f} epochs")
 
     step, state, losses = 0, None, []
@@ -48,7 +49,9 @@ def main() -> None:
         for inputs, targets, starts in batches:
             inputs, targets = ml.to_device((inputs, targets), device)  # (T, B) each
             state = None if starts else state  # carried along the streams, reset with the text
-            loss, grads, state = ml.loss_and_grads(params, config, inputs, targets, state)
+            loss, grads, state = ml.loss_and_grads(
+                params, config, inputs, targets, state, workspace=workspace
+            )
             training.begin_anew(state, step, every=32)  # one stream in turn, from a zero state
             ml.clip_by_global_norm(grads, max_norm=1.0)
             optimizer.lr = ml.warmup_cosine(step, steps, args.lr)

@@ -39,10 +39,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "SGD", "Adam", "AdamW", "CharVocabulary", "Corpus", "Evaluation", "InputError", "LanguageModel",
-    "ModelConfig", "Normalisation", "TrainConfig", "TrainResult", "WordVocabulary", "Workspace", "backward",
-    "choose_device", "clip_by_global_norm", "contiguous_streams", "forward", "forward_with_cache",
-    "from_torch_state_dict", "get_array_module", "gradcheck", "init_params", "init_state",
-    "load_corpus", "loss_and_grads", "random_windows", "shuffled_windows",
+    "ModelConfig", "Normalisation", "TrainConfig", "TrainResult", "WordVocabulary", "Workspace",
+    "backward", "choose_device", "clip_by_global_norm", "contiguous_streams", "forward",
+    "forward_with_cache", "from_torch_state_dict", "get_array_module", "gradcheck", "init_params",
+    "init_state", "load_corpus", "loss_and_grads", "random_windows", "shuffled_windows",
     "softmax_cross_entropy", "to_device", "to_host", "to_torch_state_dict", "train",
     "warmup_cosine",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from minilstm.backend import like, to_host
 from minilstm.checks import check_token_ids
 from minilstm.errors import IntArray, check_positive_int, require
 from minilstm.model import ModelConfig, Params, forward
-from minilstm.nn.loss import cross_entropy
+from minilstm.nn.loss import nats_and_hits
 from minilstm.text.batching import contiguous_streams
 from minilstm.workspace import Workspace
 
@@ -103,7 +103,6 @@ def _score(params: Params, config: ModelConfig, ids: IntArray, B: int,
     for inputs, targets, _ in contiguous_streams(ids, B, T):
         xs, there, N = like(inputs, reference), like(targets, reference), targets.size
         logits, state = forward(params, config, xs, state, workspace=workspace)
-        loss = cross_entropy(logits, there)
-        hits = (logits.argmax(axis=-1) == there).sum()
-        totals += float(to_host(loss)) * N, int(to_host(hits)), N
+        nats, hits = nats_and_hits(logits, there)
+        totals += float(to_host(nats)), int(to_host(hits)), N
     return totals

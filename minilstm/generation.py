@@ -109,6 +109,7 @@ def _stepper(params: Params, config: ModelConfig, prompt: np.ndarray) -> Callabl
 
     It begins after all of the prompt but its last token.
     """
+
     def forward_on(ids: np.ndarray, state: State | None) -> tuple[Array, State]:
         return forward(params, config, like(ids.reshape(-1, 1), params["fc.b"]), state)
 
@@ -122,13 +123,14 @@ def _stepper(params: Params, config: ModelConfig, prompt: np.ndarray) -> Callabl
 
         return on_device
     h, c = state or init_state(config, 1, params["fc.b"].dtype)
-    layers = [lstm_fast.Stepper(*(params[f"lstm{k}.{name}"] for name in ("W_x", "W_h", "b")),
-                                h[k], c[k]) for k in range(config.num_layers)]  # fmt: skip
+    layers = [lstm_fast.Stepper(params[f"lstm{k}.W_x"], params[f"lstm{k}.W_h"],
+                                params[f"lstm{k}.b"], h[k], c[k])
+              for k in range(config.num_layers)]  # fmt: skip
     embedding, b = params.get("embedding.W"), params["fc.b"]
-    W = embedding.T if config.tie_weights else params["fc.W"]
+    W = params["embedding.W"].T if config.tie_weights else params["fc.W"]
 
-    def on_host(token: int) -> np.ndarray:
-        x = token if embedding is None else embedding[token : token + 1]  # (1, D)
+    def on_host(token: int) -> Any:
+        x: Any = token if embedding is None else embedding[token : token + 1]  # (1, D)
         for layer in layers:
             x = layer.step(x)
         return (x @ W)[0] + b

@@ -24,12 +24,12 @@ from minilstm.backend import Array, get_array_module, like
 from minilstm.checks import State, check_precision, check_shape, check_state, check_token_ids
 from minilstm.errors import InputError, check_number, check_positive_int, quote, require
 from minilstm.fields import PositiveInt, Share, check_fields, one_of
+from minilstm.nn import lstm, lstm_fast
 from minilstm.nn.dropout import dropout, dropout_mask
 from minilstm.nn.embedding import embedding_backward, embedding_forward, one_hot
 from minilstm.nn.initializers import orthogonal, xavier_uniform
 from minilstm.nn.linear import linear_backward, linear_forward
 from minilstm.nn.loss import linear_cross_entropy
-from minilstm.nn import lstm, lstm_fast
 from minilstm.workspace import Workspace
 
 Params = dict[str, Array]
@@ -201,7 +201,7 @@ class ModelCache(NamedTuple):
 
     config: ModelConfig
     inputs: Array  # (T, B)
-    layers: list[lstm.LSTMCache | lstm_fast.Cache]  # from the bottom up
+    layers: list[Any]  # LSTMCache, or of the fast form Cache; from the bottom up
     masks: Masks
     hs: Array  # (T, B, H) of the top layer, after dropout
     W_out: Array  # (H, V)
@@ -330,6 +330,7 @@ def _body_forward(params: Params, config: ModelConfig, inputs: Array, state: Sta
     else:
         x = embedding_forward(inputs, W)
     states, layers = [], []
+    layer: Any
     for k in range(config.num_layers):
         W_x, W_h, b = (params[f"lstm{k}.{name}"] for name in ("W_x", "W_h", "b"))
         x, W_h = dropout(x, masks.inputs[k]), dropout(W_h, masks.weights[k])

@@ -13,7 +13,7 @@ from minilstm.errors import InputError, check_number, require
 
 Params = dict[str, Array]
 
-_BLOCK = 1 << 16  # numbers
+BLOCK = 1 << 16  # numbers
 
 
 def clip_by_global_norm(grads: Params, max_norm: float) -> Array:
@@ -136,9 +136,9 @@ class Optimizer:
 def _blocks(p: Array) -> list[Any]:
     """Indices that cut an array into rows that stay in the processor's cache through an update; on
     a GPU the whole of it, each kernel once."""
-    if p.size <= _BLOCK or not is_on_host(p):
+    if p.size <= BLOCK or not is_on_host(p):
         return [...]
-    rows = max(1, _BLOCK * len(p) // p.size)
+    rows = max(1, BLOCK * len(p) // p.size)
     return [slice(first, first + rows) for first in range(0, len(p), rows)]
 
 

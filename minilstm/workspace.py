@@ -1,4 +1,4 @@
-"""What lives as long as a run: the arrays that `workspace=` lends to the faster form of the LSTM."""
+"""What lives as long as a run: the arrays that `workspace=` lends to the LSTM's faster form."""
 
 from collections.abc import Callable
 from typing import Any

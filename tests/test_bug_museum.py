@@ -236,8 +236,8 @@ BUGS = [
         seen_in="pclucas14/GansFallingShort#2",
         survives_because="with zero states, or one layer, nothing is wrong",
         file="model.py",
-        old="(x, (state[0][k], state[1][k]), ",
-        new="(x, (state[0][0], state[1][0]), ",
+        old="layer_state = state[0][k], state[1][k]",
+        new="layer_state = state[0][0], state[1][0]",
         caught_by=("test_model.py::test_chunks_with_carried_state_equal_one_pass",),
     ),
     Bug(
@@ -304,9 +304,9 @@ BUGS = [
         seen_in="–",
         survives_because="the gradient is right, only the figure that is printed is not its loss",
         file="nn/loss.py",
-        old="loss_sum, dlogits = _summed(logits.reshape(N, V), targets.reshape(N))\n",
-        new="loss_sum, dlogits = _summed(logits.reshape(N, V), targets.reshape(N))\n"
-        "    loss_sum = _summed(logits[-1], targets[-1])[0]\n",
+        old="loss_sum, dlogits = _summed(logits.reshape(N, V), targets.reshape(N), N)\n",
+        new="loss_sum, dlogits = _summed(logits.reshape(N, V), targets.reshape(N), N)\n"
+        "    loss_sum = _summed(logits[-1], targets[-1], N)[0]\n",
         caught_by=(
             "nn/test_loss.py::test_loss_is_the_mean_over_all_steps_and_sequences",
             "nn/test_loss.py::test_dlogits_is_the_derivative_of_the_loss",
@@ -317,8 +317,8 @@ BUGS = [
         seen_in="a sum where a mean is meant: karpathy/char-rnn#70",
         survives_because="it is a learning rate B times as large, which Adam and clipping hide",
         file="nn/loss.py",
-        old="(dlogits / N)",
-        new="(dlogits / logits.shape[0])",
+        old="_summed(logits.reshape(N, V), targets.reshape(N), N)",
+        new="_summed(logits.reshape(N, V), targets.reshape(N), logits.shape[0])",
         caught_by=("nn/test_loss.py::test_dlogits_is_the_derivative_of_the_loss",),
     ),
     Bug(
@@ -326,8 +326,8 @@ BUGS = [
         seen_in="huggingface/transformers#34191",
         survives_because="while all rows fit into one chunk it is right",
         file="nn/loss.py",
-        old="dlogits /= N",
-        new="dlogits /= x.shape[0]",
+        old="target_rows[chunk][part], N, out=",
+        new="target_rows[chunk][part], len(x), out=",
         caught_by=("nn/test_loss.py::test_row_chunks_equal_the_whole",),
     ),
     Bug(
@@ -338,6 +338,37 @@ BUGS = [
         old="xp.subtract(logits, logits.real.max(axis=1, keepdims=True), out=out)",
         new="xp.subtract(logits, 0, out=out)",
         caught_by=("nn/test_loss.py::test_logits_of_ten_thousand_are_scored_right",),
+    ),
+    # --- the faster form
+    Bug(
+        name="in place: the future's gradient overwritten instead of added to",
+        seen_in="–",
+        survives_because="each step still learns from its own output",
+        file="nn/lstm_fast.py",
+        old="dh += dh_t",
+        new="dh[...] = dh_t",
+        caught_by=("nn/test_lstm_fast.py::test_backward_is_the_derivative_of_forward",),
+    ),
+    Bug(
+        name="in place: the cell state after the step taken for the one before",
+        seen_in="–",
+        survives_because="the two differ little from one step to the next",
+        file="nn/lstm_fast.py",
+        old="np.multiply(dc, step.c_prev, out=df)",
+        new="np.multiply(dc, step.c, out=df)",
+        caught_by=(
+            "nn/test_lstm_fast.py::test_equals_the_page",
+            "nn/test_lstm_fast.py::test_backward_is_the_derivative_of_forward",
+        ),
+    ),
+    Bug(
+        name="one tanh for all gates without the ½ inside",
+        seen_in="–",
+        survives_because="forward and backward agree on a steeper σ, but for one constant",
+        file="nn/lstm_fast.py",
+        old="blocks[..., :3, :] *= 0.5",
+        new="pass",
+        caught_by=("nn/test_lstm_fast.py::test_equals_the_page",),
     ),
     # --- the optimizer
     Bug(

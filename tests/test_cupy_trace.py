@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import minilstm.nn.lstm
+import minilstm.nn.lstm_fast
 from minilstm import backend
 
 pytestmark = pytest.mark.cupy
@@ -52,6 +53,17 @@ def lstm(kernels):
     spec = importlib.util.spec_from_file_location("lstm_traced", minilstm.nn.lstm.__file__)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def fast(lstm, monkeypatch):
+    """The same of minilstm.nn.lstm_fast, with that copy's cells."""
+    path = minilstm.nn.lstm_fast.__file__
+    spec = importlib.util.spec_from_file_location("lstm_fast_traced", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.cell_forward, module.cell_backward = lstm.cell_forward, lstm.cell_backward
     return module
 
 
@@ -101,6 +113,17 @@ def test_cell_backward_is_one_kernel(lstm, kernels, dtype):
     results = lstm.cell_backward(*(array(B, H, dtype=dtype) for _ in range(8)))
     assert len(results) == 5
     assert_one_elementwise_kernel(kernels, inputs=8, outputs=5, dtype=dtype)
+
+
+def test_the_fast_forms_kernels_are_one_each(kernels, fast):
+    """The cell with its sums before and its results written where they belong."""
+    gates = [view for _ in range(3) for view in gate_views()]
+    inputs = [array(B, H) for _ in range(5)]
+    fast._forward_kernel(*gates, *inputs[:3])
+    fast._backward_kernel(*inputs[:3], *gate_views(), *inputs[3:])
+    assert len(kernels) == 2
+    for kernel in kernels:
+        assert {p.dtype for p in (*kernel.in_params, *kernel.out_params)} == {np.dtype(np.float32)}
 
 
 def test_later_steps_run_the_kernel_of_the_first(lstm, kernels):

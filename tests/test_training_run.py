@@ -105,7 +105,7 @@ def test_one_stream_in_turn_begins_anew_and_the_others_go_on(corpus, monkeypatch
     """After step n it is stream n mod max(fresh_every, 3) of the three, if there is such a one."""
     B, carried = 3, [None]
 
-    def seen(params, config, inputs, targets, state=None, *, rng=None):
+    def seen(params, config, inputs, targets, state=None, **options):
         n = len(carried) - 1  # the step that is taken now
         if state is None:
             starts.append(n)
@@ -117,7 +117,7 @@ def test_one_stream_in_turn_begins_anew_and_the_others_go_on(corpus, monkeypatch
                     wanted[:, turn] = 0
                 assert np.array_equal(got, wanted)
                 assert np.abs(left).min() > 0  # so that a zero is one that was put there
-        loss, grads, state = ml.loss_and_grads(params, config, inputs, targets, state, rng=rng)
+        loss, grads, state = ml.loss_and_grads(params, config, inputs, targets, state, **options)
         carried.append([part.copy() for part in state])
         return loss, grads, state
 
@@ -178,8 +178,8 @@ def test_the_final_evaluation_scores_every_target(corpus):
 def test_a_gradient_that_is_no_number_stops_the_run_and_leaves_the_best_checkpoint(
     corpus, tmp_path, monkeypatch, eval_every
 ):
-    def poisoned(params, config, inputs, targets, state=None, *, rng=None):
-        loss, grads, state = ml.loss_and_grads(params, config, inputs, targets, state, rng=rng)
+    def poisoned(params, config, inputs, targets, state=None, **options):
+        loss, grads, state = ml.loss_and_grads(params, config, inputs, targets, state, **options)
         if len(steps) == 9:
             grads["lstm1.W_h"][0, 0] = math.nan
         steps.append(None)

@@ -1,5 +1,7 @@
 """Softmax cross-entropy: the loss, in nats per target, and its gradient."""
 
+from typing import Any
+
 import numpy as np
 
 from minilstm.backend import Array, get_array_module
@@ -7,7 +9,7 @@ from minilstm.checks import check_token_ids
 
 CHUNK = 1 << 23  # logits that exist at a time
 COLUMNS = 1 << 13  # of dW, that a product makes at a time
-CACHED = 1 << 18  # numbers that stay in the cache from one operation to the next
+CACHED = 1 << 18  # numbers that the cache holds
 
 def softmax_cross_entropy(logits: Array, targets: Array) -> tuple[Array, Array]:
     """Mean cross-entropy of the softmax, and its gradient.
@@ -67,9 +69,7 @@ def linear_cross_entropy(
         x = rows[chunk]  # (rows of this chunk, H)
         logits = xp.matmul(x, W, out=chunk_logits[: len(x)])
         logits += b
-        # The elementwise part a few rows at a time, which stay in the cache; on a GPU at once.
-        few = max(1, CACHED // V) if xp is np else len(x)
-        for part in (slice(n, n + few) for n in range(0, len(x), few)):
+        for part in _few_rows(xp, len(x), V):
             nats, _ = _summed(logits[part], target_rows[chunk][part], N, out=logits[part])
             loss_sum = loss_sum + nats
         dlogits = logits  # which they have become
@@ -81,17 +81,31 @@ def linear_cross_entropy(
     return loss_sum / N, dhs.reshape(hs.shape), dW, db
 
 
-def cross_entropy(logits: Array, targets: Array) -> Array:
-    """softmax_cross_entropy's loss without its gradient, which an evaluation does not need.
+def nats_and_hits(logits: Array, targets: Array) -> tuple[Array, Array]:
+    """What an evaluation needs: no gradient, but how often the target was the likeliest token.
 
     Args:
-        logits: (T, B, V).
+        logits: (T, B, V); they are overwritten.
         targets: (T, B) integers in [0, V).
     Returns:
-        The loss in nats per target, a 0-d array of at least double precision.
+        The sum over all targets of the cross-entropy, of at least double precision, and the number
+        of hits, both 0-d.
     """
-    V, N = logits.shape[-1], targets.size
-    return _nats(logits.reshape(N, V), targets.reshape(N))[0] / N
+    xp, V = get_array_module(logits), logits.shape[-1]
+    rows, target_rows = logits.reshape(-1, V), targets.reshape(-1)
+    nats: Array = 0.0
+    hits: Array = 0
+    for part in _few_rows(xp, len(rows), V):
+        hits = hits + (rows[part].argmax(axis=1) == target_rows[part]).sum()
+        nats = nats + _nats(rows[part], target_rows[part], out=rows[part])[0]
+    return nats, hits
+
+
+def _few_rows(xp: Any, N: int, V: int) -> list[slice]:
+    """N rows of V, a few at a time, which stay in the cache from one operation to the next; on a
+    GPU all at once."""
+    few = max(1, CACHED // V) if xp is np else N
+    return [slice(n, n + few) for n in range(0, N, few)]
 
 
 def _summed(

@@ -23,7 +23,7 @@ from minilstm.nn.embedding import embedding_backward
 from minilstm.nn.lstm import LSTMGrads, cell_backward, cell_forward
 from minilstm.workspace import Workspace
 
-_ROWS = 1024  # of the input's product, made at a time
+ROWS = 1024  # of the input's product, made at a time
 
 
 class Lookup(NamedTuple):
@@ -103,14 +103,13 @@ def lstm_forward(
     rows = B * T
     if xp is np:
         W_x, W_h, b = map(_for_one_tanh, (W_x, W_h, b))
-        product_blocks, rows = _blocks(product), max(B, _ROWS)
-    table = None
+        product_blocks, rows = _blocks(product), max(B, ROWS)
     if isinstance(x, Lookup):
         table = (W_x if x.W is None else x.W @ W_x) + b  # (V, 4H)  (L8)
 
     for first in range(0, T, rows // B):
         chunk = slice(first, first + rows // B)
-        if table is not None:
+        if isinstance(x, Lookup):
             zs = table[x.ids[chunk]]  # (steps, B, 4H)
         else:
             zs = (x[chunk].reshape(-1, W_x.shape[0]) @ W_x).reshape(-1, B, 4 * H)  # (L8)
@@ -199,7 +198,7 @@ def _cell_backward(
     dh_t: np.ndarray, dh: np.ndarray, dc: np.ndarray, step: Step, scratch: np.ndarray
 ) -> None:
     """lstm.cell_backward of dh_t + dh, into dz, which takes the gates' place, and dc."""
-    do, di, df, dg, slope_o, slope_i, slope_f, slope_g, tanh_c = scratch
+    do, di, df, dg, slope_o, _, _, slope_g, tanh_c = scratch
     i, f, g, o = step.gates
     dz_ifg, dz_o = step.dz_gates
     dh += dh_t
@@ -239,7 +238,7 @@ class Stepper:
         self._tanh_c = buffers.scratch[0]
         self._step = into_itself._replace(h_prev=into_itself.h, c_prev=into_itself.c)
 
-    def step(self, x: np.ndarray | int) -> np.ndarray:
+    def step(self, x: np.ndarray | int) -> Array:
         """The next h (1, H), from x (1, D) or the number of a one-hot x's 1; the step after it
         overwrites it."""
         z = self._step.h_prev @ self.W_h  # (1, 4H)  (L9)
