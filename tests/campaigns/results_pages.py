@@ -62,8 +62,8 @@ def results_page() -> str:
         "this page: do not edit it. It trains each preset from the command line, as `minilstm "
         "train --preset NAME` does. The headline is one pass over the whole validation text, "
         "dropout off, one stream, the state carried from a zero state, summed in float64; *cold* "
-        "reads it in windows of 256 from a zero state each. Mean of three seeds, the worst in "
-        "brackets; differences below 0.01 nat are noise. The time is that of training, "
+        "reads it in windows of 256 from a zero state each. Means over the seeds, the worst "
+        "in brackets; differences below 0.01 nat are noise. The time is that of training, "
         "evaluation aside.",
     ]
     for key, heading in HEADINGS.items():
@@ -86,8 +86,9 @@ def read_results(row: Row) -> list[dict[str, Any]]:
 def table(key: str, rows: list[Row]) -> str:
     show = UNITS.get(key, lambda score: f"{score['loss']:.4f}")
     lines = [
-        "| preset | model | parameters | tokens seen | training | best | last | cold | test |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| preset | model | parameters | seeds | tokens seen | training | best | last | cold "
+        "| test (seed 0) |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         found = read_results(row)
@@ -102,8 +103,8 @@ def table(key: str, rows: list[Row]) -> str:
         seconds = statistics.fmean(figures["seconds"] for figures in found)
         took = f"{seconds / 60:.1f} min" if seconds > 60 else f"{seconds:.1f} s"
         lines.append(
-            f"| `{row.preset}` | {row.model} | {found[0]['parameters']:,} | {tokens:,.0f} | "
-            f"{took} | {' | '.join(cells)} |"
+            f"| `{row.preset}` | {row.model} | {found[0]['parameters']:,} | {len(found)} | "
+            f"{tokens:,.0f} | {took} | {' | '.join(cells)} |"
         )
     return "\n".join(lines)
 
