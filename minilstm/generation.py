@@ -5,16 +5,15 @@ Tokens are drawn on the host with NumPy, so a seed gives the same text on CPU an
 their logits agree.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 
-from minilstm.backend import Array, is_on_host, like, to_host
-from minilstm.checks import State, check_token_ids
+from minilstm.backend import like, to_host
+from minilstm.checks import check_token_ids
 from minilstm.errors import check_count, check_positive_int, require
-from minilstm.model import ModelConfig, Params, forward, init_state
-from minilstm.nn import lstm_fast
+from minilstm.model import ModelConfig, Params, forward
+from minilstm.workspace import Workspace
 
 
 def next_token_probabilities(logits: np.ndarray, temperature: float = 1.0, top_k: int | None = None,
@@ -86,10 +85,12 @@ def generate_ids(params: Params, config: ModelConfig, prompt: np.ndarray, length
     rng = rng or np.random.default_rng()
 
     def ids() -> Iterator[int]:
-        step = _stepper(params, config, np.asarray(prompt))
-        token = int(prompt[-1])
+        inputs, state = np.asarray(prompt).reshape(-1, 1), None  # (T, 1): the prompt in one pass
+        workspace = Workspace()
         for _ in range(length):
-            last = step(token)
+            there = like(inputs, params["fc.b"])
+            logits, state = forward(params, config, there, state, workspace=workspace)
+            last = to_host(logits[-1, 0].copy())  # (V,): all that leaves the device
             if forbidden is not None:
                 last[forbidden] = -np.inf
             if greedy:
@@ -100,42 +101,9 @@ def generate_ids(params: Params, config: ModelConfig, prompt: np.ndarray, length
                 sums = p.cumsum()  # a draw as Generator.choice makes it, without its checks
                 token = int((sums / sums[-1]).searchsorted(rng.random(), side="right"))
             yield token
+            inputs = np.array([[token]])
 
     return ids()
-
-
-def _stepper(params: Params, config: ModelConfig, prompt: np.ndarray) -> Callable[[int], Any]:
-    """A function that takes one token and returns the logits (V,) of the next, on the host.
-
-    It begins after all of the prompt but its last token.
-    """
-
-    def forward_on(ids: np.ndarray, state: State | None) -> tuple[Array, State]:
-        return forward(params, config, like(ids.reshape(-1, 1), params["fc.b"]), state)
-
-    state = forward_on(prompt[:-1], None)[1] if len(prompt) > 1 else None
-    if not is_on_host(params["fc.b"]):
-
-        def on_device(token: int) -> np.ndarray:
-            nonlocal state
-            logits, state = forward_on(np.array([token]), state)
-            return to_host(logits[-1, 0].copy())  # all that leaves the device
-
-        return on_device
-    h, c = state or init_state(config, 1, params["fc.b"].dtype)
-    layers = [lstm_fast.Stepper(params[f"lstm{k}.W_x"], params[f"lstm{k}.W_h"],
-                                params[f"lstm{k}.b"], h[k], c[k])
-              for k in range(config.num_layers)]  # fmt: skip
-    embedding, b = params.get("embedding.W"), params["fc.b"]
-    W = params["embedding.W"].T if config.tie_weights else params["fc.W"]
-
-    def on_host(token: int) -> Any:
-        x: Any = token if embedding is None else embedding[token : token + 1]  # (1, D)
-        for layer in layers:
-            x = layer.step(x)
-        return (x @ W)[0] + b
-
-    return on_host
 
 
 def _check_logits(logits: np.ndarray) -> None:

@@ -24,21 +24,16 @@ scores = st.lists(st.floats(-8, 8, width=32), min_size=V, max_size=V).map(np.arr
 
 
 @pytest.fixture
-def steps(monkeypatch):
-    """The (token, logits) of every step that generation takes."""
-    made, stepper = [], generation._stepper
+def passes(monkeypatch):
+    """The (inputs, logits, state) of every forward pass that generation makes."""
+    made = []
 
-    def spy(*arguments):
-        step = stepper(*arguments)
+    def spy(params, config, inputs, state=None, **options):
+        logits, state = forward(params, config, inputs, state, **options)
+        made.append((inputs.copy(), logits.copy(), state))
+        return logits, state
 
-        def seen(token):
-            logits = step(token)
-            made.append((token, logits.copy()))
-            return logits
-
-        return seen
-
-    monkeypatch.setattr(generation, "_stepper", spy)
+    monkeypatch.setattr(generation, "forward", spy)
     return made
 
 
@@ -178,10 +173,10 @@ def test_tokens_come_as_often_as_their_probabilities_say(options):
     assert np.all(np.abs(counts - N * p) <= 4 * np.sqrt(N * p * (1 - p)))
 
 
-def test_greedy_takes_the_likeliest_token_of_each_step(steps):
+def test_greedy_takes_the_likeliest_token_of_each_step(passes):
     model = random_model()
     ids = list(generate_ids(model.params, model.config, np.array([3, 1]), 12, greedy=True))
-    assert ids == [int(logits.argmax()) for _, logits in steps]
+    assert ids == [int(logits[-1, 0].argmax()) for _, logits, _ in passes]
     assert len(set(ids)) > 2
 
 
@@ -208,38 +203,33 @@ def test_the_unknown_symbol_never_comes_however_likely(greedy):
 # --- the state
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        {},
-        {"embedding_size": 3},
-        {"num_layers": 3, "embedding_size": 6},
-    ],
-    ids=["one-hot", "embedding", "three layers"],
-)
-@pytest.mark.parametrize("prompt", [[2, 0, 5], [3]], ids=["prompt", "one token"])
-def test_every_step_sees_the_logits_of_one_forward_pass_over_the_whole_text(steps, config, prompt):
+@pytest.mark.parametrize("config", [{}, {"embedding_size": 3}], ids=["one-hot", "embedding"])
+def test_every_step_sees_the_logits_of_one_forward_pass_over_the_whole_text(passes, config):
     """So both h and c are carried, and nothing is read twice or left out."""
     model = random_model(**config)
-    prompt = np.array(prompt)
+    prompt = np.array([2, 0, 5])
     ids = list(
         generate_ids(model.params, model.config, prompt, 9, rng=np.random.default_rng(0))
     )
+    assert [inputs.shape for inputs, _, _ in passes] == [(3, 1)] + [(1, 1)] * 8
     whole = np.concatenate([prompt, ids])[:-1, np.newaxis]
-    assert [token for token, _ in steps] == whole[len(prompt) - 1 :, 0].tolist()
-    expected = forward(model.params, model.config, whole)[0][len(prompt) - 1 :, 0]
-    seen = np.stack([logits for _, logits in steps])
+    expected, (h, c) = forward(model.params, model.config, whole)
+    seen = np.concatenate([logits for _, logits, _ in passes])
     np.testing.assert_allclose(seen, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+    np.testing.assert_allclose(passes[-1][2][0], h, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(passes[-1][2][1], c, rtol=0, atol=1e-12)
 
 
-def test_reading_the_prompt_in_one_pass_equals_token_by_token(steps):
+def test_reading_the_prompt_in_one_pass_equals_token_by_token(passes):
     model, prompt = random_model(), np.array([4, 4, 1, 7, 0])
     next(generate_ids(model.params, model.config, prompt, 1))
-    ((_, logits),) = steps
+    ((_, logits, (h, c)),) = passes
     state = None
     for token in prompt:
         one, state = forward(model.params, model.config, np.array([[token]]), state)
-    np.testing.assert_allclose(logits, one[-1, 0], rtol=0, atol=1e-12 * np.abs(one).max())
+    np.testing.assert_allclose(logits[-1], one[-1], rtol=0, atol=1e-12 * np.abs(one).max())
+    np.testing.assert_allclose(h, state[0], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(c, state[1], rtol=0, atol=1e-12)
 
 
 def test_an_id_that_the_model_has_not_is_refused_at_the_call():
@@ -340,20 +330,20 @@ def test_a_text_ends_right_after_the_stop_text(prompt, stop, text):
     assert chain("abcde").generate(prompt, 12, stop=stop) == text
 
 
-def test_after_the_stop_text_nothing_more_is_computed(steps):
+def test_after_the_stop_text_nothing_more_is_computed(passes):
     chain("abcde").generate("a", 1000, stop="de")
-    assert len(steps) == 4
+    assert len(passes) == 4
 
 
 # --- streaming
 
 
-def test_a_piece_costs_one_step_and_the_rest_waits(steps):
+def test_a_piece_costs_one_step_and_the_rest_waits(passes):
     pieces = random_model().stream("abc", 10**9, seed=0)
-    assert len(steps) == 0
+    assert len(passes) == 0
     for n in range(1, 4):
         assert next(pieces) in ALPHABET
-        assert len(steps) == n
+        assert len(passes) == n
 
 
 def test_two_streams_of_one_model_do_not_meet():
@@ -390,14 +380,14 @@ BAD = [
 
 @pytest.mark.parametrize("change, message", BAD, ids=[str(change) for change, _ in BAD])
 @pytest.mark.parametrize("greedy", [False, True], ids=["sampled", "greedy"])
-def test_bad_input_is_quoted_in_one_line_at_the_call(steps, change, message, greedy):
+def test_bad_input_is_quoted_in_one_line_at_the_call(passes, change, message, greedy):
     arguments = {"prompt": "abc", "length": 5, "greedy": greedy} | change
     for method in (random_model().stream, random_model().generate):
         with pytest.raises(InputError) as error:
             method(**arguments)  # stream: no piece was asked for
         assert message in str(error.value)
         assert len(str(error.value).splitlines()) == 1
-    assert steps == []
+    assert passes == []
 
 
 def test_an_empty_prompt_of_ids_is_refused_at_the_call():

@@ -6,8 +6,8 @@ done differently:
 - x by lookup: where x[t, b] is a row of a table, W_x meets each row of the table once, and the
   products are looked up. A one-hot x is the rows of W_x themselves.
 - The input's product leaves the loop in chunks of steps that stay in the cache.
-- One tanh for all four gates: σ(z) = ½ tanh(½ z) + ½, the inner ½ taken into the weights. On a
-  CPU each gate is a block of its own, (4, B, H) in the order o, i, f, g: the three σ in a row.
+- One tanh for all four gates: σ(z) = ½ tanh(½ z) + ½. On a CPU each gate is a block of its own,
+  (4, B, H) in the order o, i, f, g: the three σ in a row.
 - The array of the gates becomes that of their gradients, (B, 4H), in the order of the weights.
 
 On a GPU the elementwise part of a step is lstm.py's cell, one kernel each way.
@@ -99,13 +99,14 @@ def lstm_forward(
     buffers = workspace.keep(name, (xp, T, B, H, dtype), Buffers)
     cache = Cache(x, W_x, W_h, buffers)
     buffers.h[0], buffers.c[0] = state
-    product, tanh_c = buffers.product, buffers.scratch[0]
+    product, tanh_c, b_in_table = buffers.product, buffers.scratch[0], False
     rows = B * T
     if xp is np:
-        W_x, W_h, b = map(_for_one_tanh, (W_x, W_h, b))
         product_blocks, rows = _blocks(product), max(B, ROWS)
     if isinstance(x, Lookup):
-        table = (W_x if x.W is None else x.W @ W_x) + b  # (V, 4H)  (L8)
+        table = W_x if x.W is None else x.W @ W_x  # (V, 4H)  (L8)
+        b_in_table = len(table) <= T * B  # it is added to the fewer rows
+        table = table + b if b_in_table else table
 
     for first in range(0, T, rows // B):
         chunk = slice(first, first + rows // B)
@@ -113,6 +114,7 @@ def lstm_forward(
             zs = table[x.ids[chunk]]  # (steps, B, 4H)
         else:
             zs = (x[chunk].reshape(-1, W_x.shape[0]) @ W_x).reshape(-1, B, 4 * H)  # (L8)
+        if not b_in_table:
             zs += b
         for n, step in enumerate(buffers.steps[chunk]):
             xp.matmul(step.h_prev, W_h, out=product)  # (L9)
@@ -169,22 +171,18 @@ def lstm_backward(
 # --- a step on a CPU
 
 
-def _for_one_tanh(W: np.ndarray) -> np.ndarray:
-    """The columns (…, 4H) in the order o, i, f, g, those of the σ halved."""
-    blocks = W.reshape(*W.shape[:-1], 4, -1)[..., [3, 0, 1, 2], :]
-    blocks[..., :3, :] *= 0.5
-    return blocks.reshape(W.shape)
-
-
 def _blocks(rows: Array) -> Array:
     """(B, 4H) as (4, B, H): a view."""
     return rows.reshape(len(rows), 4, -1).transpose(1, 0, 2)
 
 
 def _cell_forward(z: np.ndarray, step: Step, tanh_c: np.ndarray) -> None:
-    """lstm.cell_forward of z (4, B, H) into gates, c and h."""
-    np.tanh(z, out=step.all_gates)
-    sigmoids = step.sigmoids
+    """lstm.cell_forward of z (4, B, H), in the order i, f, g, o, into gates, c and h."""
+    gates, sigmoids = step.all_gates, step.sigmoids
+    np.multiply(z[:2], 0.5, out=gates[1:3])
+    np.multiply(z[3], 0.5, out=gates[0])
+    gates[3] = z[2]
+    np.tanh(gates, out=gates)
     sigmoids *= 0.5
     sigmoids += 0.5  # (L1)…(L4)
     i, f, g, o = step.gates
@@ -219,33 +217,6 @@ def _cell_backward(
     np.subtract(1, slope_g, out=slope_g)  # tanh'
     np.multiply(scratch[1:4], scratch[5:8], out=dz_ifg)  # (L1)…(L3)
     np.multiply(do, slope_o, out=dz_o)  # (L4)
-
-
-class Stepper:
-    """One layer that takes one step after the other with the same weights, for sampling on a CPU.
-
-    Args:
-        W_x, W_h, b: as for lstm.lstm_forward.
-        h, c: (1, H), the state to begin with.
-    """
-
-    def __init__(self, W_x: np.ndarray, W_h: np.ndarray, b: np.ndarray, h: np.ndarray,
-                 c: np.ndarray) -> None:  # fmt: skip
-        self.W_x, self.W_h, self.b = map(_for_one_tanh, (W_x, W_h, b))
-        buffers = Buffers(np, 1, 1, h.shape[-1], h.dtype)
-        buffers.h[1], buffers.c[1] = h, c
-        into_itself = buffers.steps[0]
-        self._tanh_c = buffers.scratch[0]
-        self._step = into_itself._replace(h_prev=into_itself.h, c_prev=into_itself.c)
-
-    def step(self, x: np.ndarray | int) -> Array:
-        """The next h (1, H), from x (1, D) or the number of a one-hot x's 1; the step after it
-        overwrites it."""
-        z = self._step.h_prev @ self.W_h  # (1, 4H)  (L9)
-        z += self.W_x[x] if isinstance(x, int) else x @ self.W_x  # (L8)
-        z += self.b
-        _cell_forward(_blocks(z), self._step, self._tanh_c)
-        return self._step.h
 
 
 # --- a step on a GPU: lstm.py's cell, one kernel each way

@@ -95,16 +95,6 @@ def test_the_weights_and_what_came_in_stay_as_they_were():
         np.testing.assert_array_equal(array, before[name], err_msg=name)
 
 
-@pytest.mark.parametrize("kind", ["one-hot", "any x"])
-def test_a_layer_step_by_step_equals_a_sequence(kind):
-    a, ids = arrays(kind, B=1)
-    hs = through_the_page(kind, a, ids, *gradients_from_above(B=1))[0]["hs"]
-    stepper = lstm_fast.Stepper(a["W_x"], a["W_h"], a["b"], a["h0"], a["c0"])
-    xs = ids[:, 0].tolist() if kind == "one-hot" else a["x"]
-    one_by_one = np.stack([stepper.step(x).copy() for x in xs])
-    assert_close({"hs": one_by_one}, {"hs": hs}, 1e-14)
-
-
 # --- in the model
 
 CONFIGS = {
