@@ -1,10 +1,6 @@
 """Softmax cross-entropy: the loss, in nats per target, and its gradient."""
 
-from typing import Any
-
-import numpy as np
-
-from minilstm.backend import Array, get_array_module
+from minilstm.backend import Array, get_array_module, is_on_host
 from minilstm.checks import check_token_ids
 
 CHUNK = 1 << 23  # logits that exist at a time
@@ -69,7 +65,7 @@ def linear_cross_entropy(
         x = rows[chunk]  # (rows of this chunk, H)
         logits = xp.matmul(x, W, out=chunk_logits[: len(x)])
         logits += b
-        for part in _few_rows(xp, len(x), V):
+        for part in _few_rows(logits):
             nats, _ = _summed(logits[part], target_rows[chunk][part], N, out=logits[part])
             loss_sum = loss_sum + nats
         dlogits = logits  # which they have become
@@ -91,20 +87,20 @@ def nats_and_hits(logits: Array, targets: Array) -> tuple[Array, Array]:
         The sum over all targets of the cross-entropy, of at least double precision, and the number
         of hits, both 0-d.
     """
-    xp, V = get_array_module(logits), logits.shape[-1]
-    rows, target_rows = logits.reshape(-1, V), targets.reshape(-1)
+    rows, target_rows = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1)
     nats: Array = 0.0
     hits: Array = 0
-    for part in _few_rows(xp, len(rows), V):
+    for part in _few_rows(rows):
         hits = hits + (rows[part].argmax(axis=1) == target_rows[part]).sum()
         nats = nats + _nats(rows[part], target_rows[part], out=rows[part])[0]
     return nats, hits
 
 
-def _few_rows(xp: Any, N: int, V: int) -> list[slice]:
-    """N rows of V, a few at a time, which stay in the cache from one operation to the next; on a
-    GPU all at once."""
-    few = max(1, CACHED // V) if xp is np else N
+def _few_rows(rows: Array) -> list[slice]:
+    """Of (N, V) a few at a time, which stay in the cache from one operation to the next; on a GPU
+    all at once."""
+    N, V = rows.shape
+    few = max(1, CACHED // V) if is_on_host(rows) else N
     return [slice(n, n + few) for n in range(0, N, few)]
 
 
