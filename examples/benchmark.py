@@ -132,43 +132,38 @@ def of_torch(row: Row, device: str) -> Run:
     from torch import nn
     from torch.nn.functional import cross_entropy, one_hot
 
-    class Model(nn.Module):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            if row.E is not None:
-                self.embedding = nn.Embedding(row.V, row.E)
-            self.lstm = nn.LSTM(row.E or row.V, row.H, row.L)
-            self.fc = nn.Linear(row.H, row.V)
+    model = nn.ModuleDict()
+    if row.E is not None:
+        model["embedding"] = nn.Embedding(row.V, row.E)
+    model["lstm"] = nn.LSTM(row.E or row.V, row.H, row.L)
+    model["fc"] = nn.Linear(row.H, row.V)
 
-        def forward(self, ids: Any, state: Any = None) -> Any:
-            x = one_hot(ids, row.V).float() if row.E is None else self.embedding(ids)
-            hs, state = self.lstm(x, state)
-            return self.fc(hs), state
+    def forward(ids: Any, state: Any = None) -> Any:
+        x = one_hot(ids, row.V).float() if row.E is None else model["embedding"](ids)
+        hs, state = model["lstm"](x, state)
+        return model["fc"](hs), state
 
-    model = Model()
     weights = ml.to_torch_state_dict(initial_params(row), row.config)
     model.load_state_dict({name: torch.from_numpy(w) for name, w in weights.items()})
     model.to(device)
 
     def step(inputs: Any, targets: Any, optimizer: Any) -> float:
         optimizer.zero_grad()
-        logits, _ = model(inputs)
+        logits, _ = forward(inputs)
         loss = cross_entropy(logits.reshape(-1, row.V), targets.reshape(-1))
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         return float(loss.detach())
 
-    @torch.inference_mode()  # type: ignore[untyped-decorator]
     def samples() -> float:
         generator, token, state = torch.Generator(device).manual_seed(2), 0, None
         for _ in range(row.tokens):
-            logits, state = model(torch.tensor([[token]], device=device), state)
+            logits, state = forward(torch.tensor([[token]], device=device), state)
             p = torch.softmax(logits[-1, 0], 0)
             token = int(torch.multinomial(p, 1, generator=generator))
         return float(row.tokens)
 
-    @torch.inference_mode()  # type: ignore[untyped-decorator]
     def evaluation() -> float:
         ids = torch.from_numpy(text(row)).to(device)
         length = (len(ids) - 1) // row.B
@@ -176,14 +171,14 @@ def of_torch(row: Row, device: str) -> Run:
         nats, hits, state = 0.0, 0, None
         for first in range(0, length, CHUNK):
             inputs, targets = (ids[first : first + CHUNK] for ids in pairs)
-            logits, state = model(inputs, state)
+            logits, state = forward(inputs, state)
             nats += float(cross_entropy(logits.reshape(-1, row.V), targets.reshape(-1),
                                         reduction="sum"))  # fmt: skip
             hits += int((logits.argmax(-1) == targets).sum())
         return nats / (length * row.B)
 
     if row.kind != "training":
-        other: Run = samples if row.kind == "sampling" else evaluation
+        other: Run = torch.inference_mode()(samples if row.kind == "sampling" else evaluation)
         return other
     inputs, targets = (torch.from_numpy(ids.copy()).to(device) for ids in batch(row))
     # Whichever of its two fast forms is the faster here; they begin again with the same weights.

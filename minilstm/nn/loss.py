@@ -7,6 +7,7 @@ CHUNK = 1 << 23  # logits that exist at a time
 COLUMNS = 1 << 13  # of dW, that a product makes at a time
 CACHED = 1 << 18  # numbers that the cache holds
 
+
 def softmax_cross_entropy(logits: Array, targets: Array) -> tuple[Array, Array]:
     """Mean cross-entropy of the softmax, and its gradient.
 

@@ -155,17 +155,19 @@ def lstm_backward(
         xp.matmul(step.dz, W_hT, out=dh)  # (L9)
 
     dz_rows = dzs.reshape(T * B, 4 * H)
-    dW_h = buffers.h[:T].reshape(T * B, H).T @ dz_rows  # (L9)
+    dW_h = buffers.h[:T].reshape(T * B, H).T @ dz_rows  # (H, 4H)  (L9)
     if isinstance(x, Lookup):
         # The table's gradient is one_hotᵀ dz; the rest as for any product of two matrices.
-        dtable = embedding_backward(dzs, x.ids, len(W_x if x.W is None else x.W))
-        db = xp.ones(len(dtable), dtype=dtable.dtype) @ dtable  # (L8)
+        dtable = embedding_backward(dzs, x.ids, len(W_x if x.W is None else x.W))  # (V, 4H)
+        db = xp.ones(len(dtable), dtype=dtable.dtype) @ dtable  # (4H,)  (L8)
         if x.W is None:
             return None, (dh, dc), LSTMGrads(dtable, dW_h, db)
-        return dtable @ W_x.T, (dh, dc), LSTMGrads(x.W.T @ dtable, dW_h, db)
-    db = xp.ones(T * B, dtype=dz_rows.dtype) @ dz_rows  # (L8)
-    dW_x = x.reshape(T * B, -1).T @ dz_rows
-    return (dz_rows @ W_x.T).reshape(x.shape), (dh, dc), LSTMGrads(dW_x, dW_h, db)
+        dW_x = x.W.T @ dtable  # (D, 4H)  (L8)
+        return dtable @ W_x.T, (dh, dc), LSTMGrads(dW_x, dW_h, db)  # dW (V, D)  (L8)
+    db = xp.ones(T * B, dtype=dz_rows.dtype) @ dz_rows  # (4H,)  (L8)
+    dW_x = x.reshape(T * B, -1).T @ dz_rows  # (D, 4H)  (L8)
+    dx = (dz_rows @ W_x.T).reshape(x.shape)  # (T, B, D)  (L8)
+    return dx, (dh, dc), LSTMGrads(dW_x, dW_h, db)
 
 
 # --- a step on a CPU
@@ -199,7 +201,7 @@ def _cell_backward(
     do, di, df, dg, slope_o, _, _, slope_g, tanh_c = scratch
     i, f, g, o = step.gates
     dz_ifg, dz_o = step.dz_gates
-    dh += dh_t
+    dh += dh_t  # h_t is read by step t+1 and by the layer above
     np.tanh(step.c, out=tanh_c)  # anew: it takes no longer than to keep it
     np.multiply(tanh_c, tanh_c, out=do)
     np.subtract(1, do, out=do)

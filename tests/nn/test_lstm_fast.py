@@ -51,8 +51,8 @@ def through_the_fast_form(kind, a, ids, dhs, dstate, workspace):
 
 def gradients_from_above(seed=1, dtype=np.float64, T=T, B=B):
     rng = np.random.default_rng(seed)
-    draw = lambda *shape: rng.normal(size=shape).astype(dtype)  # noqa: E731
-    return draw(T, B, H), (draw(B, H), draw(B, H))
+    dhs, dh, dc = (rng.normal(size=s).astype(dtype) for s in ((T, B, H), (B, H), (B, H)))
+    return dhs, (dh, dc)
 
 
 @pytest.mark.parametrize("kind", KINDS)
