@@ -96,8 +96,8 @@ def _score(params: Params, config: ModelConfig, ids: IntArray, B: int,
            workspace: Workspace) -> np.ndarray:  # fmt: skip
     """Nats, hits and targets of B streams, read from a zero state with it carried."""
     reference = params["fc.b"]
-    # Of each token forward keeps the logits and what the loss makes of them, and the gates.
-    row = 2 * config.vocab_size + (7 * config.num_layers + 8) * config.hidden_size
+    # Of each token forward keeps the logits and what the loss makes of them, and h.
+    row = 2 * config.vocab_size + (config.num_layers + 1) * config.hidden_size
     T = max(1, min(_NUMBERS // (B * row), 512, (len(ids) - 1) // B))
     state, totals = None, np.zeros(3)
     for inputs, targets, _ in contiguous_streams(ids, B, T):

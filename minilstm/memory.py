@@ -5,9 +5,11 @@ Each term names its arrays; a test compares the sum with what a step really allo
 
 import math
 
+import numpy as np
+
 from minilstm import optim
 from minilstm.model import ModelConfig
-from minilstm.nn import embedding, loss, lstm_fast
+from minilstm.nn import embedding, loss, lstm_steps
 
 _PROGRAM = 80_000_000  # bytes of Python, NumPy and its matrix library
 
@@ -29,8 +31,8 @@ def estimate_memory(config: ModelConfig, B: int, T: int, dtype_bytes: int = 4,
 
     >>> sizes = estimate_memory(ModelConfig(65, 512, 1, embedding_size=512), B=128, T=256)
     >>> print({name: f"{size / 1e6:.0f} MB" for name, size in sizes.items()})
-    {'parameters': '9 MB', 'optimizer': '17 MB', 'best weights': '9 MB', 'step': '497 MB',
-     'program': '80 MB', 'total': '611 MB'}
+    {'parameters': '9 MB', 'optimizer': '17 MB', 'best weights': '9 MB', 'step': '507 MB',
+     'program': '80 MB', 'total': '621 MB'}
     """
     V, H, E, L = config.vocab_size, config.hidden_size, config.embedding_size, config.num_layers
     N = T * B  # rows of all matrices that have one row for each token
@@ -39,11 +41,24 @@ def estimate_memory(config: ModelConfig, B: int, T: int, dtype_bytes: int = 4,
     mask_rows = B if config.locked_dropout else N
     sizes = [math.prod(shape) for shape in config.parameter_shapes().values()]
 
-    # What a workspace keeps: gates, h and c of each layer, and a step's product and scratch
-    stays = L * (6 * N + (2 + 4 + 9) * B) * H
+    # What a workspace keeps, from one step to the next
+    lookup = not dropped[0] and (E is None or V <= N)
+    one_hot = N * V if V <= embedding._LARGEST_ONE_HOT else 0
+    logits = min(N * V, max(loss.CHUNK, V))  # of one chunk of rows
+    stays = logits + N * H + H * V  # with dhs and dW of the loss
+    for k in range(L):
+        by_blocks = lstm_steps.columns_at_once(np, B, H) is not None
+        stays += N * 4 * H + 2 * (T + 1) * B * H  # the gates, h and c
+        stays += min(N * 4 * H, max(lstm_steps.NUMBERS, B * 4 * H))  # the input's product
+        stays += 6 * B * H + 5 * min(N * H, max(lstm_steps.SLOPES, B * H))  # a step's, the slopes
+        stays += 4 * H * H * (1 + (B > 1) + by_blocks)  # dW_h, and W_h in other orders
+        if k == 0 and lookup:
+            stays += V * 4 * H + one_hot + (0 if E is None else 4 * H * E)  # of the table; dW_x
+        else:
+            stays += 4 * H * D[k] + N * D[k]  # dW_x and dx
+
     # What forward keeps for backward besides: x, where it is no lookup, and all masks with what
     # they made
-    lookup = not dropped[0] and (E is None or V <= N)
     kept = 0 if lookup else N * D[0]
     kept += sum(mask_rows * D[k] for k in range(L) if dropped[k])
     kept += sum(N * D[k] for k in range(1, L) if dropped[k])
@@ -51,23 +66,17 @@ def estimate_memory(config: ModelConfig, B: int, T: int, dtype_bytes: int = 4,
     kept += 2 * 4 * H * H * L * (config.weight_drop > 0)
 
     # What there is for a while, at the moments that may be the fullest
-    logits = min(N * V, max(loss.CHUNK, V))  # of one chunk of rows
-    one_hot = N * V if V <= embedding._LARGEST_ONE_HOT else 0
-    dhs, grads = N * H, V * H
-    zs = min(N, 2 * max(B, lstm_fast.ROWS))  # rows of this chunk's and the last's
-    moments = [4 * H * (zs + 2 * V * lookup + max(D) + H),  # forward: zs, the table, weights anew
-               dhs + grads + logits + H * min(V, loss.COLUMNS)]
-    for k in reversed(range(L)):  # backward: dx or dtable, and the gradient from above
-        dx_above = N * H if k < L - 1 or config.output_dropout else 0
-        grads += 4 * H * (D[k] + H)
-        dx = one_hot + V * 4 * H * (E is not None) if k == 0 and lookup else N * D[k]
-        moments.append(dhs + grads + dx_above + 4 * H * H + dx * (2 if dropped[k] else 1))  # W_hT
-    if E is not None:
-        own = 0 if lookup else N * E + one_hot
-        moments.append(dhs + grads + own + V * E * (2 if config.tie_weights else 1))
+    moments = [2 * 4 * H * V if lookup else 0,  # the table, before and after b is added
+               H * min(V, loss.COLUMNS) if logits < N * V else 0]
+    above = N * H * (config.output_dropout > 0)  # dhs after its mask
+    for k in reversed(range(L)):
+        moments.append(above + N * D[k] * dropped[k])
+        above = N * D[k] * dropped[k]
+    anew = 0 if E is None else V * E * (2 if config.tie_weights else 1)  # embedding.W's gradient
+    moments.append((0 if lookup or E is None else above + one_hot) + anew)
     # An optimizer's moments, each a copy of all parameters, and its temporaries of a block's size
-    copies, temporaries = (1, 1) if optimizer == "sgd" else (2, 3)
-    update = sum(sizes) + temporaries * min(max(sizes), optim.BLOCK)
+    copies, temporaries = (1, 1) if optimizer == "sgd" else (2, 2)
+    update = anew + temporaries * min(max(sizes), optim.BLOCK)
     state = 2 * 2 * L * B * H  # h and c, old and new
 
     numbers = {"parameters": sum(sizes), "optimizer": copies * sum(sizes),

@@ -230,7 +230,7 @@ def forward(params: Params, config: ModelConfig, inputs: Array, state: State | N
     ((3, 1, 5), (2, 1, 4), (2, 1, 4))
     """
     check_token_ids("inputs", inputs, config.vocab_size)
-    state, cache = _body_forward(params, config, inputs, state, None, workspace)
+    state, cache = _body_forward(params, config, inputs, state, None, workspace, keep=False)
     return linear_forward(cache.hs, cache.W_out, params["fc.b"]), state
 
 
@@ -307,13 +307,15 @@ def loss_and_grads(params: Params, config: ModelConfig, inputs: Array, targets: 
     check_token_ids("inputs", inputs, config.vocab_size)
     check_token_ids("targets", targets, config.vocab_size, tuple(inputs.shape))
     state, cache = _body_forward(params, config, inputs, state, rng, workspace)
-    loss, dhs, dW_out, db = linear_cross_entropy(cache.hs, cache.W_out, params["fc.b"], targets)
+    loss, dhs, dW_out, db = linear_cross_entropy(
+        cache.hs, cache.W_out, params["fc.b"], targets, workspace=workspace)
     grads, _ = _body_backward(dhs, dW_out, db, cache, None)
     return loss, grads, state
 
 
 def _body_forward(params: Params, config: ModelConfig, inputs: Array, state: State | None,
-                  rng: Rng, workspace: Workspace | None = None) -> tuple[State, ModelCache]:
+                  rng: Rng, workspace: Workspace | None = None,
+                  keep: bool = True) -> tuple[State, ModelCache]:
     """Everything below the output layer: ids (T, B) -> hs (T, B, H), which the cache holds."""
     reference = params["fc.b"]
     xp, (T, B) = get_array_module(reference), inputs.shape
@@ -340,7 +342,7 @@ def _body_forward(params: Params, config: ModelConfig, inputs: Array, state: Sta
             x, last_state, layer = lstm.lstm_forward(x, layer_state, W_x, W_h, b)
         else:
             x, last_state, layer = lstm_fast.lstm_forward(
-                x, layer_state, W_x, W_h, b, workspace, f"lstm{k}")
+                x, layer_state, W_x, W_h, b, workspace, f"lstm{k}", keep)
         states.append(last_state)
         layers.append(layer)
     h_T, c_T = map(xp.stack, zip(*states, strict=True))
@@ -372,8 +374,9 @@ def _body_backward(dhs: Array, dW_out: Array, db: Array, cache: ModelCache,
         dc_0.append(dc)
     if config.embedding_size is not None:
         looked_up = isinstance(layer.x, lstm_fast.Lookup)  # then dx is the table's already
+        array = getattr(layer, "array", None)  # of the fast form
         grads["embedding.W"] = (
-            dx if looked_up else embedding_backward(dx, cache.inputs, config.vocab_size))
+            dx if looked_up else embedding_backward(dx, cache.inputs, config.vocab_size, array))
     if config.tie_weights:
         # One matrix, read twice: as rows at the bottom, as columns at the top. Gradients add.
         grads["embedding.W"] = grads["embedding.W"] + dW_out.T

@@ -6,14 +6,16 @@ Nothing here waits for a GPU: norms and moments stay where the gradients are.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from minilstm.backend import Array, get_array_module, is_on_host
 from minilstm.errors import InputError, check_number, require
+from minilstm.threads import in_threads
 
 Params = dict[str, Array]
 
-BLOCK = 1 << 16  # numbers
+BLOCK = 1 << 17  # numbers
 
 
 def clip_by_global_norm(grads: Params, max_norm: float) -> Array:
@@ -106,9 +108,15 @@ class Optimizer:
             for moment in self.moments.values():
                 if name not in moment:
                     moment[name] = get_array_module(p).zeros_like(p)
-            arrays = (p, grads[name], *(moment[name] for moment in self.moments.values()))
-            for block in _blocks(p):
-                self._update(*(array[block] for array in arrays))
+        pieces = [(name, block) for name, p in params.items() for block in _blocks(p)]
+        work = partial(self._update_piece, params, grads)
+        many = sum(p.size for p in params.values()) > 8 * BLOCK and is_on_host(p)
+        in_threads(work, pieces, most=None if many else 1)
+
+    def _update_piece(self, params: Params, grads: Params, piece: tuple[str, Any]) -> None:
+        name, block = piece
+        moments = (moment[name] for moment in self.moments.values())
+        self._update(*(array[block] for array in (params[name], grads[name], *moments)))
 
     def state_dict(self) -> dict[str, Any]:
         """The state to save.
@@ -222,15 +230,21 @@ class Adam(Optimizer):
         self._adam(p, g, m, v)
 
     def _adam(self, p: Array, g: Array, m: Array, v: Array) -> None:
-        beta1, beta2 = self.betas
+        xp, (beta1, beta2) = get_array_module(p), self.betas
+        part = xp.multiply(g, 1 - beta1, out=xp.empty_like(p))  # and what follows in its place
         m *= beta1
-        m += (1 - beta1) * g
+        m += part
+        xp.multiply(g, g, out=part)
+        part *= 1 - beta2
         v *= beta2
-        v += (1 - beta2) * (g * g)
+        v += part
         # lr · m̂ / (√v̂ + ε), with the two corrections taken out of the arrays
-        correction = math.sqrt(1 - beta2**self.steps)
-        rate = self.lr / (1 - beta1**self.steps)
-        p -= rate * correction * m / (get_array_module(p).sqrt(v) + self.eps * correction)
+        rate, correction = self.lr / (1 - beta1**self.steps), math.sqrt(1 - beta2**self.steps)
+        xp.sqrt(v, out=part)
+        part += self.eps * correction
+        xp.divide(m, part, out=part)
+        part *= rate * correction
+        p -= part
 
 
 class AdamW(Adam):

@@ -34,6 +34,7 @@ from minilstm.model import Params, loss_and_grads
 from minilstm.optim import Plateau, clip_and_tensor_norms, step_decay, warmup_cosine
 from minilstm.text.batching import Batch, contiguous_streams, random_windows, shuffled_windows
 from minilstm.text.corpora import Corpus
+from minilstm.threads import thread_limit
 from minilstm.train_config import TrainConfig
 from minilstm.workspace import Workspace
 
@@ -202,13 +203,6 @@ def begin_anew(state: State, step: int, every: int) -> None:
     if (stream := step % max(every, B)) < B:
         for part in state:
             part[:, stream] = 0
-
-
-def thread_limit(threads: int | None) -> Any:
-    """Context: NumPy's matrix products use so many threads; None leaves them as they are."""
-    from threadpoolctl import threadpool_limits
-
-    return threadpool_limits(threads, user_api="blas")
 
 
 @dataclass

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import minilstm.nn.lstm
-import minilstm.nn.lstm_fast
+import minilstm.nn.lstm_steps
 from minilstm import backend
 
 pytestmark = pytest.mark.cupy
@@ -58,8 +58,8 @@ def lstm(kernels):
 
 @pytest.fixture
 def fast(lstm, monkeypatch):
-    """The same of minilstm.nn.lstm_fast, with that copy's cells."""
-    path = minilstm.nn.lstm_fast.__file__
+    """The same of minilstm.nn.lstm_steps, with that copy's cells."""
+    path = minilstm.nn.lstm_steps.__file__
     spec = importlib.util.spec_from_file_location("lstm_fast_traced", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -119,8 +119,8 @@ def test_the_fast_forms_kernels_are_one_each(kernels, fast):
     """The cell with its sums before and its results written where they belong."""
     gates = [view for _ in range(3) for view in gate_views()]
     inputs = [array(B, H) for _ in range(5)]
-    fast._forward_kernel(*gates, *inputs[:3])
-    fast._backward_kernel(*inputs[:3], *gate_views(), *inputs[3:])
+    fast.forward_kernel(*gates, *inputs[:3])
+    fast.backward_kernel(*inputs[:3], *gate_views(), *inputs[3:])
     assert len(kernels) == 2
     for kernel in kernels:
         assert {p.dtype for p in (*kernel.in_params, *kernel.out_params)} == {np.dtype(np.float32)}

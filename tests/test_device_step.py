@@ -65,7 +65,8 @@ def train(config, optimizer, device, dtype=np.float32, rng=None, workspace=None)
             )
             norm = ml.clip_by_global_norm(grads, max_norm=0.05)
             optimizer.step(params, grads)
-            seen.append({"loss": loss, "norm": norm, **grads})
+            # copies: the workspace's arrays are the next step's too
+            seen.append({"loss": loss, "norm": norm, **{k: g.copy() for k, g in grads.items()}})
     result = {"seen": seen, "state": state, "params": params, "optimizer": optimizer.state_dict()}
     return result, counts
 

@@ -135,7 +135,7 @@ def test_fresh_every_must_be_a_number_of_steps(fresh_every):
 
 
 def test_plateau_and_patience_go_on_where_they_were(corpus, tmp_path):
-    config = replace(QUICK, schedule="plateau", decay_patience=0, lr=0.5, patience=4, steps=200)
+    config = replace(QUICK, schedule="plateau", decay_patience=0, lr=0.5, patience=3, steps=200)
     whole, result = run(corpus, config, tmp_path / "whole")
     assert result.reason == "patience"
     assert result.steps < 200

@@ -12,6 +12,7 @@ import minilstm as ml
 from minilstm import checkpoint, metrics, settings, training
 from minilstm.cli import Args, Parser, runs, show, tell
 from minilstm.cli.evaluate import table
+from minilstm.threads import thread_limit
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SHAPE = ("hidden_size", "num_layers", "embedding_size", "tie_weights")  # of all the weights
@@ -63,7 +64,7 @@ def _begin(args: Args, given: dict[str, Any], out: Path) -> None:
     if args.dry_run:
         return _show_plan(setup, out)
     threads = setup.train.threads or runs.blas_threads()
-    with training.thread_limit(threads):
+    with thread_limit(threads):
         model = _new_model(setup, args.init_from)
         total = training.total_steps(model, setup.corpus.train, setup.train)
         record = runs.record(setup, total, args.init_from, threads)
@@ -96,7 +97,7 @@ def _resume(args: Args, given: dict[str, Any], out: Path) -> None:
         raise ml.InputError(f"{run.path / 'config.json'}: its settings must make its model")
     if args.dry_run:
         return _show_plan(setup, out, total)
-    with training.thread_limit(record["threads"]):
+    with thread_limit(record["threads"]):
         _train(run, setup, _new_model(setup, init_from), total)
 
 

@@ -5,6 +5,7 @@ matrix *is* the lookup W[ids]. Forward may therefore look up where the mathemati
 backward of the lookup is backward of that product: dW = one_hot(ids)ᵀ dx.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from minilstm.backend import Array, get_array_module
@@ -14,13 +15,14 @@ from minilstm.backend import Array, get_array_module
 _LARGEST_ONE_HOT = 1024
 
 
-def one_hot(ids: Array, V: int, dtype: Any) -> Array:
+def one_hot(ids: Array, V: int, dtype: Any, out: Array | None = None) -> Array:
     """Rows e_id: all zeros but a 1 in column id.
 
     Args:
         ids: (…) integers in [0, V).
         V: length of a row.
         dtype: of the rows.
+        out: where to, (…, V); None makes an array.
     Returns:
         (…, V).
 
@@ -30,7 +32,9 @@ def one_hot(ids: Array, V: int, dtype: Any) -> Array:
            [1., 0., 0.]], dtype=float32)
     """
     xp = get_array_module(ids)
-    return (ids[..., None] == xp.arange(V)).astype(dtype)
+    out = xp.empty((*ids.shape, V), dtype) if out is None else out
+    out[...] = ids[..., None] == xp.arange(V)
+    return out
 
 
 def embedding_forward(ids: Array, W: Array) -> Array:
@@ -45,13 +49,15 @@ def embedding_forward(ids: Array, W: Array) -> Array:
     return W[ids]
 
 
-def embedding_backward(dx: Array, ids: Array, V: int) -> Array:
+def embedding_backward(dx: Array, ids: Array, V: int,
+                       array: Callable[..., Array] | None = None) -> Array:  # fmt: skip
     """dW = one_hot(ids)ᵀ dx: each row of W collects dx from every place that looked it up.
 
     Args:
         dx: (T, B, E).
         ids: (T, B) integers.
         V: rows of W.
+        array: array(name, *shape) is one to use; None makes new ones.
     Returns:
         dW (V, E).
 
@@ -64,8 +70,11 @@ def embedding_backward(dx: Array, ids: Array, V: int) -> Array:
     xp = get_array_module(dx)
     E = dx.shape[-1]
     dx_rows, id_rows = dx.reshape(-1, E), ids.reshape(-1)  # (T·B, E), (T·B,)
+    array = array or (lambda name, *shape: xp.empty(shape, dx.dtype))
+    dW = array("dW", V, E)
     if V <= _LARGEST_ONE_HOT:
-        return one_hot(id_rows, V, dx.dtype).T @ dx_rows
-    dW = xp.zeros((V, E), dtype=dx.dtype)
+        rows = one_hot(id_rows, V, dx.dtype, out=array("one_hot", len(id_rows), V))
+        return xp.matmul(rows.T, dx_rows, out=dW)
+    dW[...] = 0
     xp.add.at(dW, id_rows, dx_rows)  # not dW[ids] += dx: that keeps one of several equal ids
     return dW

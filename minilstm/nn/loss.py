@@ -1,7 +1,11 @@
 """Softmax cross-entropy: the loss, in nats per target, and its gradient."""
 
+from functools import partial
+
 from minilstm.backend import Array, get_array_module, is_on_host
 from minilstm.checks import check_token_ids
+from minilstm.threads import in_threads
+from minilstm.workspace import Workspace
 
 CHUNK = 1 << 23  # logits that exist at a time
 COLUMNS = 1 << 13  # of dW, that a product makes at a time
@@ -35,7 +39,8 @@ def softmax_cross_entropy(logits: Array, targets: Array) -> tuple[Array, Array]:
 
 
 def linear_cross_entropy(
-    hs: Array, W: Array, b: Array, targets: Array, chunk_rows: int | None = None
+    hs: Array, W: Array, b: Array, targets: Array, chunk_rows: int | None = None,
+    workspace: Workspace | None = None,
 ) -> tuple[Array, Array, Array, Array]:
     """softmax_cross_entropy of linear_forward(hs, W, b), and all gradients, in chunks of rows.
 
@@ -48,6 +53,7 @@ def linear_cross_entropy(
         b: (V,).
         targets: (T, B) integers in [0, V).
         chunk_rows: None keeps a chunk of logits within 8 million numbers (32 MB in float32).
+        workspace: whose arrays to use; None makes new ones.
     Returns:
         The loss (nats per target, 0-d), dhs (T, B, H), dW (H, V), db (V,).
     """
@@ -58,20 +64,22 @@ def linear_cross_entropy(
         chunk_rows = max(1, CHUNK // V)
     rows, target_rows = hs.reshape(N, H), targets.reshape(N)
     loss_sum: Array = 0.0
-    dhs, dW, db = xp.empty_like(rows), xp.zeros_like(W), xp.zeros_like(b)
     dtype = xp.result_type(hs.dtype, W.dtype, b.dtype)
-    chunk_logits = xp.empty((min(chunk_rows, N), V), dtype=dtype)
+    array = partial((workspace or Workspace()).empty, xp=xp, dtype=dtype)
+    chunk_logits = array("loss.logits", shape=(min(chunk_rows, N), V))
+    dhs, dW, db = array("loss.dhs", shape=(N, H)), array("loss.dW", shape=(H, V)), xp.zeros_like(b)
     for start in range(0, N, chunk_rows):
         chunk = slice(start, start + chunk_rows)
         x = rows[chunk]  # (rows of this chunk, H)
         logits = xp.matmul(x, W, out=chunk_logits[: len(x)])
         logits += b
-        for part in _few_rows(logits):
-            nats, _ = _summed(logits[part], target_rows[chunk][part], N, out=logits[part])
-            loss_sum = loss_sum + nats
+        work = partial(_summed_at, logits, target_rows[chunk], N)
+        loss_sum = sum(in_threads(work, _few_rows(logits)), start=loss_sum)
         dlogits = logits  # which they have become
-        dhs[chunk] = dlogits @ W.T
-        for first in range(0, V, COLUMNS):  # else a second dW would exist, for as long as it adds
+        xp.matmul(dlogits, W.T, out=dhs[chunk])
+        if start == 0:
+            xp.matmul(x.T, dlogits, out=dW)
+        for first in range(0, V if start > 0 else 0, COLUMNS):  # else there would be a second dW
             columns = slice(first, first + COLUMNS)
             dW[:, columns] += x.T @ dlogits[:, columns]
         db += xp.ones(x.shape[0], dtype=x.dtype) @ dlogits
@@ -89,12 +97,13 @@ def nats_and_hits(logits: Array, targets: Array) -> tuple[Array, Array]:
         of hits, both 0-d.
     """
     rows, target_rows = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1)
-    nats: Array = 0.0
-    hits: Array = 0
-    for part in _few_rows(rows):
-        hits = hits + (rows[part].argmax(axis=1) == target_rows[part]).sum()
-        nats = nats + _nats(rows[part], target_rows[part], out=rows[part])[0]
-    return nats, hits
+
+    def work(part: slice) -> tuple[Array, Array]:
+        hits = (rows[part].argmax(axis=1) == target_rows[part]).sum()
+        return _nats(rows[part], target_rows[part], out=rows[part])[0], hits
+
+    nats, hits = zip(*in_threads(work, _few_rows(rows)), strict=True)
+    return sum(nats), sum(hits)
 
 
 def _few_rows(rows: Array) -> list[slice]:
@@ -103,6 +112,11 @@ def _few_rows(rows: Array) -> list[slice]:
     N, V = rows.shape
     few = max(1, CACHED // V) if is_on_host(rows) else N
     return [slice(n, n + few) for n in range(0, N, few)]
+
+
+def _summed_at(logits: Array, targets: Array, N: int, part: slice) -> Array:
+    """_summed of these rows, in place."""
+    return _summed(logits[part], targets[part], N, out=logits[part])[0]
 
 
 def _summed(

@@ -5,7 +5,7 @@ import pytest
 from closeness import assert_close, assert_gradients
 
 import minilstm as ml
-from minilstm.nn import lstm, lstm_fast
+from minilstm.nn import lstm, lstm_fast, lstm_steps
 from minilstm.nn.embedding import embedding_backward, one_hot
 from minilstm.workspace import Workspace
 
@@ -46,7 +46,7 @@ def through_the_fast_form(kind, a, ids, dhs, dstate, workspace):
     values = {"hs": hs.copy(), "h_T": last[0].copy(), "c_T": last[1].copy()}
     dx, (dh, dc), grads = lstm_fast.lstm_backward(dhs, dstate, cache)
     grads = {"h0": dh, "c0": dc, **grads._asdict()} | ({} if dx is None else {"x": dx})
-    return values, grads
+    return values, {name: gradient.copy() for name, gradient in grads.items()}
 
 
 def gradients_from_above(seed=1, dtype=np.float64, T=T, B=B):
@@ -55,9 +55,24 @@ def gradients_from_above(seed=1, dtype=np.float64, T=T, B=B):
     return dhs, (dh, dc)
 
 
+@pytest.fixture(params=[None, 4, 2], ids=["whole products", "by gate", "by half gates"])
+def columns(request, monkeypatch):
+    """How many columns of W_h a product has at a time, whatever would be the fastest here."""
+    monkeypatch.setattr(
+        lstm_steps, "columns_at_once", lambda xp, B, H: request.param if B > 1 else None
+    )
+
+
+def test_products_are_by_blocks_where_each_is_small():
+    widths = {(B, H): lstm_steps.columns_at_once(np, B, H) for B, H in
+              [(32, 128), (32, 256), (64, 256), (20, 400), (1, 128)]}  # fmt: skip
+    assert widths == {(32, 128): 128, (32, 256): 64, (64, 256): None, (20, 400): None,
+                      (1, 128): None}  # fmt: skip
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype, tolerance", [(np.float64, 1e-14), (np.float32, 5e-6)])
-def test_equals_the_page(kind, dtype, tolerance):
+def test_equals_the_page(kind, dtype, tolerance, columns):
     """One workspace for all: what a call finds in its arrays does not matter."""
     workspace = Workspace()
     for seed, (steps, sequences) in enumerate([(T, B), (T, B), (1, B), (T, 1), (300, B), (T, B)]):
@@ -70,7 +85,7 @@ def test_equals_the_page(kind, dtype, tolerance):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_backward_is_the_derivative_of_forward(kind):
+def test_backward_is_the_derivative_of_forward(kind, columns):
     a, ids = arrays(kind)
     dhs, (dh_T, dc_T) = gradients_from_above()
 
