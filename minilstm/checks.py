@@ -23,9 +23,10 @@ def check_token_ids(name: str, ids: Any, V: int, shape: tuple[int, ...] | None =
         name: of the array, for the message. V: the vocabulary's size.
         shape: which shape exactly; None: any (T, B), both at least 1.
     """
-    got = getattr(ids, "dtype", type(ids).__name__)
-    fits = getattr(got, "kind", None) in ("i", "u")
-    require(fits, f"{name} must be an array of integer ids", got)
+    got = getattr(ids, "dtype", None)
+    if getattr(got, "kind", None) not in ("i", "u"):
+        kind = type(ids).__name__ if got is None else got
+        raise InputError(f"{name} must be an array of integer ids, got {kind}")
     if shape is not None:
         check_shape(name, ids, shape, "(T, B)")
     fits = ids.ndim == 2 and 0 not in ids.shape
@@ -49,5 +50,5 @@ def check_state(name: str, state: Any, shape: tuple[int, int, int], reference: A
 def check_precision(name: str, array: Array, reference: Array) -> None:
     """InputError unless both arrays have one precision: one in double would make all double. A
     complex number has that of its parts, so that the complex step may perturb one array alone."""
-    fits = array.real.dtype == reference.real.dtype
-    require(fits, f"{name} must be {reference.dtype}", array.dtype)
+    if array.real.dtype != reference.real.dtype:  # only then: the name of a dtype takes a while
+        raise InputError(f"{name} must be {reference.dtype}, got {array.dtype}")

@@ -184,12 +184,15 @@ def draw_masks(config: ModelConfig, rng: Rng, T: int, B: int, reference: Array) 
         The masks, on that device.
     """
 
+    L, H, steps = config.num_layers, config.hidden_size, 1 if config.locked_dropout else T
+    if rng is None:
+        return Masks([None] * L, [None] * L, None)
+
     def mask(p: float, *shape: int) -> Array | None:
-        if rng is None or p == 0:
+        if p == 0:
             return None
         return like(dropout_mask(rng, shape, p, reference.dtype), reference)
 
-    L, H, steps = config.num_layers, config.hidden_size, 1 if config.locked_dropout else T
     inputs = [mask(config.embedding_dropout, steps, B, config.embedding_size or 0)]
     inputs += [mask(config.dropout, steps, B, H) for _ in range(L - 1)]
     weights = [mask(config.weight_drop, H, 4 * H) for _ in range(L)]
@@ -345,7 +348,10 @@ def _body_forward(params: Params, config: ModelConfig, inputs: Array, state: Sta
                 x, layer_state, W_x, W_h, b, workspace, f"lstm{k}", keep)
         states.append(last_state)
         layers.append(layer)
-    h_T, c_T = map(xp.stack, zip(*states, strict=True))
+    shape, dtype = state[0].shape, states[-1][0].dtype  # np.stack would take longer than a step
+    h_T, c_T = xp.empty(shape, dtype), xp.empty(shape, dtype)
+    for k, (h, c) in enumerate(states):
+        h_T[k], c_T[k] = h, c
     hs = dropout(x, masks.output)
     W_out = params["embedding.W"].T if config.tie_weights else params["fc.W"]  # (H, V)
     return (h_T, c_T), ModelCache(config, inputs, layers, masks, hs, W_out)
