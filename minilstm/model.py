@@ -20,7 +20,7 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
-from minilstm.backend import Array, get_array_module, like
+from minilstm.backend import Array, get_array_module, is_on_host, like
 from minilstm.checks import State, check_precision, check_shape, check_state, check_token_ids
 from minilstm.errors import InputError, check_number, check_positive_int, quote, require
 from minilstm.fields import PositiveInt, Share, check_fields, one_of
@@ -30,7 +30,8 @@ from minilstm.nn.embedding import embedding_backward, embedding_forward, one_hot
 from minilstm.nn.initializers import orthogonal, xavier_uniform
 from minilstm.nn.linear import linear_backward, linear_forward
 from minilstm.nn.loss import linear_cross_entropy
-from minilstm.workspace import Workspace
+from minilstm.threads import in_threads, threads_now
+from minilstm.workspace import Workspace, empty
 
 Params = dict[str, Array]
 Rng = np.random.Generator | None  # draws the dropout masks; None: there is no dropout
@@ -141,7 +142,8 @@ def init_params(config: ModelConfig, rng: np.random.Generator, dtype: Any = np.f
             value = draws[kinds[-1] if name.endswith("W_h") else kinds[0]](rng, shape)
         if name.startswith("lstm") and name.endswith(".b") and config.forget_bias is not None:
             value[H : 2 * H] = config.forget_bias
-        params[name] = np.ascontiguousarray(value, dtype=dtype)
+        params[name] = empty(np, shape, dtype)
+        params[name][...] = value
     return params
 
 
@@ -199,6 +201,12 @@ def draw_masks(config: ModelConfig, rng: Rng, T: int, B: int, reference: Array) 
     return Masks(inputs, weights, mask(config.output_dropout, steps, B, H))
 
 
+def _masks_of(masks: Masks, cut: slice) -> Masks:
+    """Those of some of the sequences."""
+    *inputs, output = (m if m is None else m[:, cut] for m in (*masks.inputs, masks.output))
+    return Masks(inputs, masks.weights, output)
+
+
 class ModelCache(NamedTuple):
     """What `backward` needs of one `forward_with_cache`."""
 
@@ -233,7 +241,8 @@ def forward(params: Params, config: ModelConfig, inputs: Array, state: State | N
     ((3, 1, 5), (2, 1, 4), (2, 1, 4))
     """
     check_token_ids("inputs", inputs, config.vocab_size)
-    state, cache = _body_forward(params, config, inputs, state, None, workspace, keep=False)
+    masks = draw_masks(config, None, 1, 1, params["fc.b"])
+    state, cache = _body_forward(params, config, inputs, state, masks, workspace, keep=False)
     return linear_forward(cache.hs, cache.W_out, params["fc.b"]), state
 
 
@@ -251,7 +260,9 @@ def forward_with_cache(params: Params, config: ModelConfig, inputs: Array,
         InputError: as `forward`.
     """
     check_token_ids("inputs", inputs, config.vocab_size)
-    state, cache = _body_forward(params, config, inputs, state, rng)
+    T, B = inputs.shape
+    masks = draw_masks(config, rng, T, B, params["fc.b"])
+    state, cache = _body_forward(params, config, inputs, state, masks)
     logits = linear_forward(cache.hs, cache.W_out, params["fc.b"])  # (T, B, V)
     return logits, state, cache
 
@@ -309,22 +320,51 @@ def loss_and_grads(params: Params, config: ModelConfig, inputs: Array, targets: 
     """
     check_token_ids("inputs", inputs, config.vocab_size)
     check_token_ids("targets", targets, config.vocab_size, tuple(inputs.shape))
-    state, cache = _body_forward(params, config, inputs, state, rng, workspace)
-    loss, dhs, dW_out, db = linear_cross_entropy(
-        cache.hs, cache.W_out, params["fc.b"], targets, workspace=workspace)
-    grads, _ = _body_backward(dhs, dW_out, db, cache, None)
-    return loss, grads, state
+    reference, (T, B) = params["fc.b"], inputs.shape
+    if state is not None:
+        check_state("state", state, (config.num_layers, B, config.hidden_size), reference)
+    masks = draw_masks(config, rng, T, B, reference)
+
+    def of_sequences(cut: slice, workspace: Workspace | None) -> tuple[Array, Params, State]:
+        own = None if state is None else (state[0][:, cut], state[1][:, cut])
+        after, cache = _body_forward(
+            params, config, inputs[:, cut], own, _masks_of(masks, cut), workspace)
+        loss, dhs, dW_out, db = linear_cross_entropy(cache.hs, cache.W_out, reference,
+            targets[:, cut], workspace=workspace, of=targets.size)  # fmt: skip
+        return loss, _body_backward(dhs, dW_out, db, cache, None)[0], after
+
+    parts = 1 if workspace is None else parts_of_a_batch(config, B, reference)
+    if workspace is None or parts == 1:
+        return of_sequences(slice(None), workspace)
+    # Sequences do not meet before the sum over all of them: each thread has its own.
+    cuts = [slice(n * B // parts, (n + 1) * B // parts) for n in range(parts)]
+    results = in_threads(
+        lambda n: of_sequences(cuts[n], workspace.part(n)), range(parts), products=1)
+    losses, grads_of, states = zip(*results, strict=True)
+    for name, g in grads_of[0].items():
+        for others in grads_of[1:]:
+            g += others[name]
+    h, c = (np.concatenate(part, axis=1) for part in zip(*states, strict=True))
+    return sum(losses), grads_of[0], (h, c)
+
+
+def parts_of_a_batch(config: ModelConfig, B: int, reference: Array) -> int:
+    """In how many threads a batch is faster, each with some of its sequences and products in one
+    thread, than with its products in as many (docs/log.md)."""
+    if not is_on_host(reference) or config.hidden_size > 512:
+        return 1
+    most = B * config.hidden_size // 8192  # less would leave a thread too little at a time
+    return max(1, min(most, threads_now())) if most > 1 else 1
 
 
 def _body_forward(params: Params, config: ModelConfig, inputs: Array, state: State | None,
-                  rng: Rng, workspace: Workspace | None = None,
+                  masks: Masks, workspace: Workspace | None = None,
                   keep: bool = True) -> tuple[State, ModelCache]:
     """Everything below the output layer: ids (T, B) -> hs (T, B, H), which the cache holds."""
     reference = params["fc.b"]
-    xp, (T, B) = get_array_module(reference), inputs.shape
+    xp, B = get_array_module(reference), inputs.shape[1]
     state = init_state(config, B, reference.dtype, xp) if state is None else state
     check_state("state", state, (config.num_layers, B, config.hidden_size), reference)
-    masks = draw_masks(config, rng, T, B, reference)
 
     W = params.get("embedding.W")  # (V, E)
     x: Any  # (T, B, D)

@@ -12,6 +12,7 @@ from typing import Any
 from minilstm.backend import Array, get_array_module, is_on_host
 from minilstm.errors import InputError, check_number, require
 from minilstm.threads import in_threads
+from minilstm.workspace import empty
 
 Params = dict[str, Array]
 
@@ -107,11 +108,15 @@ class Optimizer:
         for name, p in params.items():
             for moment in self.moments.values():
                 if name not in moment:
-                    moment[name] = get_array_module(p).zeros_like(p)
+                    moment[name] = empty(get_array_module(p), p.shape, p.dtype)
+                    moment[name][...] = 0
         pieces = [(name, block) for name, p in params.items() for block in _blocks(p)]
         work = partial(self._update_piece, params, grads)
-        many = sum(p.size for p in params.values()) > 8 * BLOCK and is_on_host(p)
-        in_threads(work, pieces, most=None if many else 1)
+        if is_on_host(p) and sum(p.size for p in params.values()) > 8 * BLOCK:
+            in_threads(work, pieces)
+            return
+        for piece in pieces:
+            work(piece)
 
     def _update_piece(self, params: Params, grads: Params, piece: tuple[str, Any]) -> None:
         name, block = piece

@@ -1,38 +1,32 @@
-"""Threads: how many the matrix products take, and long arrays a piece in each."""
+"""Threads: how many the matrix products take, and other work in as many."""
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-_MOST = 4  # as many share a memory well
-_limits: list[int] = []  # of the open `thread_limit` blocks
 
-
-@contextmanager
-def thread_limit(threads: int | None) -> Iterator[None]:
-    """with thread_limit(n): …   NumPy's matrix products and `in_threads` take at most n threads.
+def thread_limit(threads: int | None) -> Any:
+    """with thread_limit(n): …   NumPy's matrix products, and `in_threads`, take n threads.
 
     Args:
         threads: n; None leaves them as they are.
     """
-    from threadpoolctl import threadpool_limits
-
-    _limits.append(threads or _most())
-    try:
-        with threadpool_limits(threads, user_api="blas"):
-            yield
-    finally:
-        _limits.pop()
+    return _blas().limit(limits=threads)
 
 
-def in_threads(work: Callable[[T], R], pieces: Iterable[T], most: int | None = None) -> list[R]:
-    """[work(piece) for piece in pieces], several at a time.
+def threads_now() -> int:
+    """How many threads the matrix products take; 1 where that cannot be told."""
+    return max((library.num_threads for library in _blas().lib_controllers), default=1)
+
+
+def in_threads(work: Callable[[T], R], pieces: Iterable[T],
+               products: int | None = None) -> list[R]:  # fmt: skip
+    """[work(piece) for piece in pieces], in as many threads as the matrix products take.
 
     NumPy lets go of Python's lock while it computes, so arrays of 10⁵ numbers are worked on side
     by side; for short ones handing the lock over takes longer than the work.
@@ -40,27 +34,33 @@ def in_threads(work: Callable[[T], R], pieces: Iterable[T], most: int | None = N
     Args:
         work: what one call does must not matter to another.
         pieces: what to call it with.
-        most: threads; None is as many as `thread_limit` says, or the processor has.
+        products: threads of each product meanwhile; None leaves them as they are.
     Returns:
         The results in the order of the pieces: their sum does not depend on the threads.
 
     >>> in_threads(abs, [-1, 2, -3])
     [1, 2, 3]
     """
-    pieces, threads = list(pieces), most or _most()
-    if min(len(pieces), threads) < 2:
+    pieces = list(pieces)
+    threads = 1 if len(pieces) == 1 else min(threads_now(), len(pieces))
+    if threads == 1:
         return [work(piece) for piece in pieces]
-    results: list[R] = [None] * len(pieces)
 
-    def share(n: int) -> None:  # one long task for each thread: handing over many takes time
-        results[n::threads] = [work(piece) for piece in pieces[n::threads]]
+    def share(n: int) -> list[R]:  # one long task for each: handing over many takes time
+        return [work(piece) for piece in pieces[n::threads]]
 
-    list(_pool(threads, os.getpid()).map(share, range(threads)))
+    results: list[Any] = [None] * len(pieces)
+    with thread_limit(products):
+        for n, done in enumerate(_pool(threads, os.getpid()).map(share, range(threads))):
+            results[n::threads] = done
     return results
 
 
-def _most() -> int:
-    return _limits[-1] if _limits else min(_MOST, os.cpu_count() or 1)
+@functools.cache
+def _blas() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="blas")
 
 
 @functools.cache

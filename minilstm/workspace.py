@@ -46,6 +46,11 @@ class Workspace:
             self._kept[name] = arguments, made
         return made
 
+    def part(self, n: int) -> "Workspace":
+        """One of its own, for what the nth thread does."""
+        workspace: Workspace = self.keep(f"part {n}", (), Workspace)
+        return workspace
+
     def empty(self, name: str, xp: Any, shape: tuple[int, ...], dtype: Any) -> Any:
         """empty(xp, shape, dtype) of that name: it holds what was last written there."""
         return self.keep(name, (xp, shape, dtype), empty)

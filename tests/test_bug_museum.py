@@ -326,7 +326,7 @@ BUGS = [
         seen_in="huggingface/transformers#34191",
         survives_because="while all rows fit into one chunk it is right",
         file="nn/loss.py",
-        old="target_rows[chunk], N)",
+        old="target_rows[chunk], of)",
         new="target_rows[chunk], len(x))",
         caught_by=("nn/test_loss.py::test_row_chunks_equal_the_whole",),
     ),
@@ -370,6 +370,17 @@ BUGS = [
         new="gates[1:3] = z[:2]",
         caught_by=("nn/test_lstm_fast.py::test_equals_the_page",),
     ),
+    Bug(
+        name="each thread's sequences averaged over their own number",
+        seen_in="huggingface/transformers#34191, over batches instead of threads",
+        survives_because="two equal halves make twice the gradient, and Adam divides it out again",
+        file="model.py",
+        old="workspace=workspace, of=targets.size)",
+        new="workspace=workspace)",
+        caught_by=(
+            "test_threads.py::test_a_batch_in_parts_has_the_loss_and_gradients_of_the_whole",
+        ),
+    ),
     # --- the optimizer
     Bug(
         name="clipping that rebinds a name and so clips nothing",
@@ -399,8 +410,9 @@ BUGS = [
         seen_in="oxiglade/mlx-rs#301",
         survives_because="after a few thousand steps the corrections are 1",
         file="optim.py",
-        old="rate, correction = self.lr / (1 - beta1**self.steps), math.sqrt(1 - beta2**self.steps)",
-        new="rate, correction = self.lr, 1.0",
+        old="rate, correction = self.lr / (1 - beta1**self.steps), math.sqrt(1 - beta2**self.steps)"
+        "\n",
+        new="rate, correction = self.lr, 1.0\n",
         caught_by=(
             "test_optim.py::test_adams_first_step_is_lr_whatever_the_size_of_the_gradient",
         ),

@@ -40,7 +40,7 @@ def softmax_cross_entropy(logits: Array, targets: Array) -> tuple[Array, Array]:
 
 def linear_cross_entropy(
     hs: Array, W: Array, b: Array, targets: Array, chunk_rows: int | None = None,
-    workspace: Workspace | None = None,
+    workspace: Workspace | None = None, of: int | None = None,
 ) -> tuple[Array, Array, Array, Array]:
     """softmax_cross_entropy of linear_forward(hs, W, b), and all gradients, in chunks of rows.
 
@@ -54,12 +54,14 @@ def linear_cross_entropy(
         targets: (T, B) integers in [0, V).
         chunk_rows: None keeps a chunk of logits within 8 million numbers (32 MB in float32).
         workspace: whose arrays to use; None makes new ones.
+        of: how many targets the loss is the mean of, where these are some of them; None: these.
     Returns:
         The loss (nats per target, 0-d), dhs (T, B, H), dW (H, V), db (V,).
     """
     xp = get_array_module(hs)
     H, V = W.shape
     N = targets.size
+    of = of or N
     if chunk_rows is None:
         chunk_rows = max(1, CHUNK // V)
     rows, target_rows = hs.reshape(N, H), targets.reshape(N)
@@ -73,7 +75,7 @@ def linear_cross_entropy(
         x = rows[chunk]  # (rows of this chunk, H)
         logits = xp.matmul(x, W, out=chunk_logits[: len(x)])
         logits += b
-        work = partial(_summed_at, logits, target_rows[chunk], N)
+        work = partial(_summed_at, logits, target_rows[chunk], of)
         loss_sum = sum(in_threads(work, _few_rows(logits)), start=loss_sum)
         dlogits = logits  # which they have become
         xp.matmul(dlogits, W.T, out=dhs[chunk])
@@ -83,7 +85,7 @@ def linear_cross_entropy(
             columns = slice(first, first + COLUMNS)
             dW[:, columns] += x.T @ dlogits[:, columns]
         db += xp.ones(x.shape[0], dtype=x.dtype) @ dlogits
-    return loss_sum / N, dhs.reshape(hs.shape), dW, db
+    return loss_sum / of, dhs.reshape(hs.shape), dW, db
 
 
 def nats_and_hits(logits: Array, targets: Array) -> tuple[Array, Array]:

@@ -1,6 +1,8 @@
 """What makes the LSTM fast on a CPU: the measurements behind docs/log.md's "The faster form".
 
     python tests/campaigns/fast_form.py layout      how the gates lie in memory, and what is kept
+    python tests/campaigns/fast_form.py alignment   arrays that begin a line of the cache, or do not
+    python tests/campaigns/fast_form.py blocks      products with W_h some columns at a time
     python tests/campaigns/fast_form.py threads     halves of a batch in two threads of Python
     python tests/campaigns/fast_form.py lookup      the input's product, or its rows looked up
     python tests/campaigns/fast_form.py loss        logits in chunks of rows
@@ -29,7 +31,7 @@ from minilstm import optim
 from minilstm.nn import loss as loss_module
 from minilstm.nn import lstm_fast
 from minilstm.nn.embedding import embedding_forward
-from minilstm.workspace import Workspace
+from minilstm.workspace import Workspace, empty
 
 SHAPES = {  # H, B, T
     "small": (128, 32, 50),
@@ -86,16 +88,16 @@ def layout(rounds: int) -> None:
                 columns = [z[:, k * H : (k + 1) * H] for k in range(4)]
                 finish(t, z[:, : 3 * H], *columns, tanh_c[t])
 
-        def blocks(tanh_of_view, keep, H=H, B=B, T=T, gates=gates, h=h, W_h=W_h, xs=xs,
+        def in_blocks(tanh_of_view, keep, H=H, B=B, T=T, gates=gates, h=h, W_h=W_h, xs=xs,
                    product=product, kept=kept):  # fmt: skip
             for t in range(T):
                 np.matmul(h[t], W_h, out=product)
                 z = gates[t].reshape(4, B, H)
                 if tanh_of_view:
                     product += xs[t]
-                    np.tanh(lstm_fast._blocks(product), out=z)
+                    np.tanh(as_blocks(product), out=z)
                 else:
-                    np.add(lstm_fast._blocks(product), lstm_fast._blocks(xs[t]), out=z)
+                    np.add(as_blocks(product), as_blocks(xs[t]), out=z)
                     np.tanh(z, out=z)
                 finish(t, z[:3], *z, kept[t] if keep else kept[0])
 
@@ -105,12 +107,54 @@ def layout(rounds: int) -> None:
 
         variants = {
             "rows (B, 4H)": rows,
-            "blocks, sum into them": lambda: blocks(False, True),
-            "blocks, tanh into them": lambda: blocks(True, True),
-            "and tanh c made anew in backward": lambda: blocks(True, False),
+            "blocks, sum into them": lambda: in_blocks(False, True),
+            "blocks, tanh into them": lambda: in_blocks(True, True),
+            "and tanh c made anew in backward": lambda: in_blocks(True, False),
             "the products alone": products,
         }
         in_turn(name, variants, rounds)
+
+
+def as_blocks(rows: np.ndarray, n: int = 4) -> np.ndarray:
+    """(B, 4H) as (n, B, 4H/n): a view."""
+    return rows.reshape(len(rows), n, -1).transpose(1, 0, 2)
+
+
+def at(offset: int, *shape: int) -> np.ndarray:
+    """A random array that begins so many bytes behind a line of the cache."""
+    size = 4 * int(np.prod(shape))
+    array = empty(np, (size + 64,), np.uint8)[offset : offset + size].view(np.float32)
+    array[...] = random(*shape).reshape(-1)
+    return array.reshape(shape)
+
+
+def alignment(rounds: int) -> None:
+    """A hundred products of two (B, H) in place, and of h (B, H) and the gates' W_h (4, H, H)."""
+    for name, (H, B, _) in SHAPES.items():
+        variants = {}
+        for offset in (0, 16):
+            a, b, h = (at(offset, B, H) for _ in range(3))
+            W, out = at(offset, 4, H, H), at(offset, 4, B, H)
+            variants[f"a *= b at {offset}"] = lambda a=a, b=b: [
+                np.multiply(a, b, out=a) for _ in range(100)]  # fmt: skip
+            variants[f"h W_h at {offset}"] = lambda h=h, W=W, out=out: [
+                np.matmul(h, W, out=out) for _ in range(100)]  # fmt: skip
+        in_turn(name, variants, rounds)
+
+
+def blocks(rounds: int) -> None:
+    """A hundred products of h (B, H) and W_h, in one thread, whole and in n blocks of columns."""
+    for H, B in [(128, 16), (128, 32), (256, 32), (256, 64), (400, 20), (512, 64), (1024, 64)]:
+        h, W, out = at(0, B, H), at(0, H, 4 * H), at(0, B, 4 * H)
+        variants: dict[str, Variant] = {"whole": lambda: [np.matmul(h, W, out=out)
+                                                          for _ in range(100)]}  # fmt: skip
+        for n in (4, 8, 16, 32):
+            W_n, out_n = at(0, n, H, 4 * H // n), at(0, n, B, 4 * H // n)
+            W_n[...] = as_blocks(W, n)
+            variants[f"{n} blocks"] = lambda W_n=W_n, out_n=out_n: [
+                np.matmul(h, W_n, out=out_n) for _ in range(100)]  # fmt: skip
+        with threadpool_limits(1, user_api="blas"):
+            in_turn(f"{B} x {H}", variants, rounds)
 
 
 # --- threads
@@ -243,7 +287,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    experiments = {f.__name__: f for f in (layout, threads, lookup, loss, adam, products)}
+    all_of_them = (layout, alignment, blocks, threads, lookup, loss, adam, products)
+    experiments = {f.__name__: f for f in all_of_them}
     parser.add_argument("experiment", choices=experiments)
     parser.add_argument("--rounds", type=int, default=15)
     args = parser.parse_args()
