@@ -46,6 +46,7 @@ def estimate_memory(config: ModelConfig, B: int, T: int, dtype_bytes: int = 4,
     one_hot = N * V if V <= embedding._LARGEST_ONE_HOT else 0
     logits = min(N * V, max(loss.CHUNK, V))  # of one chunk of rows
     stays = logits + N * H + H * V  # with dhs and dW of the loss
+    stays += H * min(V, loss.COLUMNS) if logits < N * V else 0  # some columns of dW
     for k in range(L):
         by_blocks = lstm_steps.columns_at_once(np, B, H) is not None
         stays += N * 4 * H + 2 * (T + 1) * B * H  # the gates, h and c
@@ -66,8 +67,7 @@ def estimate_memory(config: ModelConfig, B: int, T: int, dtype_bytes: int = 4,
     kept += 2 * 4 * H * H * L * (config.weight_drop > 0)
 
     # What there is for a while, at the moments that may be the fullest
-    moments = [2 * 4 * H * V if lookup else 0,  # the table, before and after b is added
-               H * min(V, loss.COLUMNS) if logits < N * V else 0]
+    moments = [2 * 4 * H * V if lookup else 0]  # the table, before and after b is added
     above = N * H * (config.output_dropout > 0)  # dhs after its mask
     for k in reversed(range(L)):
         moments.append(above + N * D[k] * dropped[k])

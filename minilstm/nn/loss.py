@@ -70,6 +70,7 @@ def linear_cross_entropy(
     array = partial((workspace or Workspace()).empty, xp=xp, dtype=dtype)
     chunk_logits = array("loss.logits", shape=(min(chunk_rows, N), V))
     dhs, dW, db = array("loss.dhs", shape=(N, H)), array("loss.dW", shape=(H, V)), xp.zeros_like(b)
+    few_columns = array("loss.dW_part", shape=(H * min(V, COLUMNS) if chunk_rows < N else 0,))
     for start in range(0, N, chunk_rows):
         chunk = slice(start, start + chunk_rows)
         x = rows[chunk]  # (rows of this chunk, H)
@@ -82,8 +83,9 @@ def linear_cross_entropy(
         if start == 0:
             xp.matmul(x.T, dlogits, out=dW)
         for first in range(0, V if start > 0 else 0, COLUMNS):  # else there would be a second dW
-            columns = slice(first, first + COLUMNS)
-            dW[:, columns] += x.T @ dlogits[:, columns]
+            columns = slice(first, min(first + COLUMNS, V))
+            part = few_columns[: H * (columns.stop - first)].reshape(H, -1)
+            dW[:, columns] += xp.matmul(x.T, dlogits[:, columns], out=part)
         db += xp.ones(x.shape[0], dtype=x.dtype) @ dlogits
     return loss_sum / of, dhs.reshape(hs.shape), dW, db
 

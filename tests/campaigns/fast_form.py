@@ -4,6 +4,7 @@
     python tests/campaigns/fast_form.py alignment   arrays that begin a line of the cache, or do not
     python tests/campaigns/fast_form.py blocks      products with W_h some columns at a time
     python tests/campaigns/fast_form.py threads     halves of a batch in two threads of Python
+    python tests/campaigns/fast_form.py neighbour   beside a process that keeps a core busy
     python tests/campaigns/fast_form.py lookup      the input's product, or its rows looked up
     python tests/campaigns/fast_form.py loss        logits in chunks of rows
     python tests/campaigns/fast_form.py adam        parameters in blocks
@@ -19,6 +20,8 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -194,6 +197,29 @@ def threads(rounds: int) -> None:
         in_turn(name, variants, rounds)
 
 
+def neighbour(rounds: int) -> None:
+    """Training steps of the benchmark's row "windows", alone and beside a busy loop."""
+    config = ml.ModelConfig(65, 512, 1, embedding_size=512)
+    params = ml.init_params(config, np.random.default_rng(0))
+    inputs, targets = np.random.default_rng(1).integers(65, size=(2, 256, 128))
+    workspace = Workspace()
+
+    def step() -> None:
+        ml.loss_and_grads(params, config, inputs, targets, workspace=workspace)
+
+    def beside() -> None:
+        with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as loop:
+            time.sleep(0.2)
+            started = time.perf_counter()
+            step()
+            busy.append(1e3 * (time.perf_counter() - started))
+            loop.kill()
+
+    busy: list[float] = []
+    in_turn("windows", {"alone": step, "beside, and 0.2 s": beside}, rounds)
+    print(f"beside: {statistics.median(busy):.0f} ms ({min(busy):.0f}-{max(busy):.0f})")
+
+
 # --- the input
 
 
@@ -287,7 +313,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    all_of_them = (layout, alignment, blocks, threads, lookup, loss, adam, products)
+    all_of_them = (layout, alignment, blocks, threads, neighbour, lookup, loss, adam, products)
     experiments = {f.__name__: f for f in all_of_them}
     parser.add_argument("experiment", choices=experiments)
     parser.add_argument("--rounds", type=int, default=15)
