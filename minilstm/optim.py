@@ -113,11 +113,8 @@ class Optimizer:
                     moment[name][...] = 0
         pieces = [(name, block) for name, p in params.items() for block in _blocks(p)]
         work = partial(self._update_piece, params, grads)
-        if is_on_host(p) and sum(p.size for p in params.values()) > 8 * BLOCK:
-            in_threads(work, pieces)
-            return
-        for piece in pieces:
-            work(piece)
+        many = sum(p.size for p in params.values()) > 8 * BLOCK and is_on_host(p)
+        list(in_threads(work, pieces) if many else map(work, pieces))
 
     def _update_piece(self, params: Params, grads: Params, piece: tuple[str, Any]) -> None:
         name, block = piece
