@@ -62,10 +62,12 @@ class Row:
 
     @property
     def flop(self) -> int:
-        """Of all matrix products in a training step; a one-hot input has none."""
-        columns = [self.E or 0] + [self.H] * (self.L - 1)
-        weights = sum(4 * self.H * (D + self.H) for D in columns) + self.H * self.V
-        return 3 * 2 * self.T * self.B * weights
+        """Of this project's matrix products in a training step: an embedding's rows meet W_x once
+        each where they are fewer than the tokens, and a one-hot input is looked up."""
+        tokens, gates = self.T * self.B, 4 * self.H
+        weights = gates * self.H * (2 * self.L - 1) + self.H * self.V
+        inputs = min(self.V, tokens) * (self.E or 0) * gates
+        return 3 * 2 * (tokens * weights + inputs)
 
 
 ROWS = {

@@ -2,14 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from minilstm.backend import like, to_host
 from minilstm.checks import check_token_ids
 from minilstm.errors import IntArray, check_positive_int, require
-from minilstm.model import ModelConfig, Params, forward, parts_of_a_batch
+from minilstm.model import ModelConfig, Params, forward, shares_of_a_batch
 from minilstm.nn.loss import nats_and_hits
 from minilstm.text.batching import contiguous_streams
 from minilstm.threads import in_threads
@@ -87,15 +86,13 @@ def evaluate(params: Params, config: ModelConfig, ids: IntArray, streams: int = 
     whole = row * (pairs // row if window else min(streams, pairs))
     for first in range(0, whole, row * streams):
         rows = min(streams, (whole - first) // row)
-        parts = parts_of_a_batch(config, rows, params["fc.b"])
-        cuts = [(n * rows // parts, (n + 1) * rows // parts) for n in range(parts)]
 
-        def score(n: int, first: int = first, cuts: Any = cuts) -> np.ndarray:
-            begin, end = cuts[n]
-            part = ids[first + begin * row : first + end * row + 1]
-            return _score(params, config, part, end - begin, workspace.part(n))
+        def score(cut: slice, first: int = first) -> np.ndarray:
+            part = ids[first + cut.start * row : first + cut.stop * row + 1]
+            return _score(params, config, part, cut.stop - cut.start, workspace.part(cut.start))
 
-        totals += sum(in_threads(score, range(parts), products=1 if parts > 1 else None))
+        totals += sum(in_threads(
+            score, shares_of_a_batch(config, rows, params["fc.b"]), products=1))  # fmt: skip
     if whole < pairs:
         totals += _score(params, config, ids[whole:], 1, workspace)
     nats, hits, tokens = totals.tolist()

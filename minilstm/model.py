@@ -301,7 +301,9 @@ def loss_and_grads(params: Params, config: ModelConfig, inputs: Array, targets: 
         state: h and c, each (L, B, H); None is zeros.
         rng: draws the dropout masks; None: no dropout, whatever the config says.
         workspace: None runs the page, nn/lstm.py, and returns fresh arrays; else nn/lstm_fast.py
-            runs in the workspace's arrays, and grads are valid until its next call.
+            runs in the workspace's arrays, and grads are valid until its next call. On a CPU a
+            large batch is shared out to as many threads as the matrix products take, whose number
+            then decides the last bits.
     Returns:
         The loss (mean nats per target, a 0-d array on the device), grads with the keys of params,
         and the state to carry into the next chunk. No gradient flows in through that state: this
@@ -333,13 +335,12 @@ def loss_and_grads(params: Params, config: ModelConfig, inputs: Array, targets: 
             targets[:, cut], workspace=workspace, of=targets.size)  # fmt: skip
         return loss, _body_backward(dhs, dW_out, db, cache, None)[0], after
 
-    parts = 1 if workspace is None else parts_of_a_batch(config, B, reference)
-    if workspace is None or parts == 1:
+    cuts = shares_of_a_batch(config, B, reference)
+    if workspace is None or len(cuts) == 1:
         return of_sequences(slice(None), workspace)
     # Sequences do not meet before the sum over all of them: each thread has its own.
-    cuts = [slice(n * B // parts, (n + 1) * B // parts) for n in range(parts)]
     results = in_threads(
-        lambda n: of_sequences(cuts[n], workspace.part(n)), range(parts), products=1)
+        lambda cut: of_sequences(cut, workspace.part(cut.start)), cuts, products=1)
     losses, grads_of, states = zip(*results, strict=True)
     for name, g in grads_of[0].items():
         for others in grads_of[1:]:
@@ -348,7 +349,13 @@ def loss_and_grads(params: Params, config: ModelConfig, inputs: Array, targets: 
     return sum(losses), grads_of[0], (h, c)
 
 
-def parts_of_a_batch(config: ModelConfig, B: int, reference: Array) -> int:
+def shares_of_a_batch(config: ModelConfig, B: int, reference: Array) -> list[slice]:
+    """Which of the B sequences each thread has; one slice of all where a batch is not shared."""
+    parts = _parts(config, B, reference)
+    return [slice(n * B // parts, (n + 1) * B // parts) for n in range(parts)]
+
+
+def _parts(config: ModelConfig, B: int, reference: Array) -> int:
     """In how many threads a batch is faster, each with some of its sequences and products in one
     thread, than with its products in as many (docs/log.md)."""
     if not is_on_host(reference) or config.hidden_size > 512:

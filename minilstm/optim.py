@@ -234,17 +234,18 @@ class Adam(Optimizer):
 
     def _adam(self, p: Array, g: Array, m: Array, v: Array) -> None:
         xp, (beta1, beta2) = get_array_module(p), self.betas
-        part = xp.multiply(g, 1 - beta1, out=xp.empty_like(p))  # and what follows in its place
+        # One array for all that is made on the way: first (1 - β₁) g
+        part = xp.multiply(g, 1 - beta1, out=xp.empty_like(p))
         m *= beta1
         m += part
         xp.multiply(g, g, out=part)
-        part *= 1 - beta2
+        part *= 1 - beta2  # (1 - β₂) g²
         v *= beta2
         v += part
         # lr · m̂ / (√v̂ + ε), with the two corrections taken out of the arrays
         rate, correction = self.lr / (1 - beta1**self.steps), math.sqrt(1 - beta2**self.steps)
         xp.sqrt(v, out=part)
-        part += self.eps * correction
+        part += self.eps * correction  # √v̂ + ε, times the correction
         xp.divide(m, part, out=part)
         part *= rate * correction
         p -= part

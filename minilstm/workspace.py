@@ -47,7 +47,7 @@ class Workspace:
         return made
 
     def part(self, n: int) -> "Workspace":
-        """One of its own, for what the nth thread does."""
+        """One of its own, for the thread whose share of a batch begins with the nth sequence."""
         workspace: Workspace = self.keep(f"part {n}", (), Workspace)
         return workspace
 

@@ -8,7 +8,7 @@ from closeness import assert_close
 from threadpoolctl import threadpool_info
 
 import minilstm as ml
-from minilstm import evaluation, model, optim
+from minilstm import model, optim
 from minilstm.evaluation import evaluate
 from minilstm.nn import loss
 from minilstm.threads import in_threads, thread_limit, threads_now
@@ -74,8 +74,7 @@ CONFIGS = {
 
 
 def parts(monkeypatch, n):
-    for module in (model, evaluation):
-        monkeypatch.setattr(module, "parts_of_a_batch", lambda config, B, reference: min(n, B))
+    monkeypatch.setattr(model, "_parts", lambda config, B, reference: min(n, B))
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
@@ -130,11 +129,13 @@ def test_an_evaluation_in_parts_scores_what_one_in_one_does(window, monkeypatch,
 def test_a_large_batch_is_shared_out_and_a_small_or_a_wide_one_is_not(two_threads):
     reference = np.zeros(1)
     sizes = [(128, 512), (64, 256), (32, 128), (20, 400), (64, 1024), (1, 512)]
-    found = {(B, H): model.parts_of_a_batch(ml.ModelConfig(65, H), B, reference) for B, H in sizes}
+    found = {(B, H): len(model.shares_of_a_batch(ml.ModelConfig(65, H), B, reference))
+             for B, H in sizes}  # fmt: skip
     assert found == {(128, 512): 2, (64, 256): 2, (32, 128): 1, (20, 400): 1, (64, 1024): 1,
                      (1, 512): 1}  # fmt: skip
     with thread_limit(1):
-        assert model.parts_of_a_batch(ml.ModelConfig(65, 512), 128, reference) == 1
+        shares = model.shares_of_a_batch(ml.ModelConfig(65, 512), 128, reference)
+        assert shares == [slice(0, 128)]
 
 
 # --- long arrays, a piece in each

@@ -60,9 +60,10 @@ class Buffers:
         if keep and B > 1:
             self.W_hT = array((4, self.n, H, w or H))
         if on_host:
-            self.gates = self.dzs.reshape(-1, 4, *blocks).swapaxes(0, 1)  # (4, T, n, B, w)
-            self.slopes = array((5, min(T, max(1, SLOPES // (B * H))), *blocks))
             self.scratch = array((2, *blocks))
+            self.gates = self.dzs.reshape(-1, 4, *blocks).swapaxes(0, 1)  # (4, T, n, B, w)
+        if on_host and keep:
+            self.slopes = array((5, min(T, max(1, SLOPES // (B * H))), *blocks))
         self.steps = [self._step(t, on_host) for t in range(T)]
 
     def _step(self, t: int, on_host: bool) -> Step:
