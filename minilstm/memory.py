@@ -46,7 +46,7 @@ def estimate_memory(config: ModelConfig, B: int, T: int, dtype_bytes: int = 4,
     one_hot = N * V if V <= embedding._LARGEST_ONE_HOT else 0
     logits = min(N * V, max(loss.CHUNK, V))  # of one chunk of rows
     stays = logits + N * H + H * V  # with dhs and dW of the loss
-    stays += H * min(V, loss.COLUMNS) if logits < N * V else 0  # some columns of dW
+    stays += H * V if logits < N * V else 0  # one chunk's part of dW
     for k in range(L):
         by_blocks = lstm_steps.columns_at_once(np, B, H) is not None
         stays += N * 4 * H + 2 * (T + 1) * B * H  # the gates, h and c

@@ -19,6 +19,7 @@ import time
 import timeit
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,8 @@ def steps_within(minutes: float, step: Callable[[], object], trials: int = 10) -
     Args:
         minutes: a finite number above 0.
         step: does what a training step does, on throw-away parameters, and waits for the device.
-        trials: how many calls are timed.
+        trials: how many calls are timed at least; more, up to 50 times as many, until they have
+            taken a fiftieth of the minutes: a machine's speed changes from second to second.
     Returns:
         At least 1.
     Raises:
@@ -96,7 +98,10 @@ def steps_within(minutes: float, step: Callable[[], object], trials: int = 10) -
     """
     check_number("minutes", minutes, "above 0", lambda x: x > 0)
     step(), step()  # the first calls pay for caches and allocations
-    seconds = timeit.repeat(step, timer=time.perf_counter, repeat=trials, number=1)
+    time_calls = partial(timeit.repeat, step, timer=time.perf_counter, number=1)
+    seconds = time_calls(repeat=trials)
+    wanted = int(60 * minutes / 50 / statistics.median(seconds))
+    seconds += time_calls(repeat=min(wanted, 50 * trials) - trials)
     return max(1, int(60 * minutes / statistics.median(seconds)))
 
 
@@ -265,8 +270,8 @@ class _Run:
         return self.finish(reason)
 
     def reason(self) -> str | None:
-        bad_evaluations = self.progress.bad_evaluations
-        return reason_to_end(self.step, self.total, bad_evaluations, self.config)
+        return reason_to_end(
+            self.step, self.total, self.progress.bad_evaluations, self.config)
 
     def train_step(self, inputs: IntArray, targets: IntArray, starts: bool) -> None:
         params, config = self.model.params, self.config

@@ -58,10 +58,12 @@ PUBLISHED = {  # as their authors gave them
     },
 }  # fmt: skip
 ON_A_CPU = ["shakespeare-windows-cpu", "wikitext2-chars-cpu", "wikitext2-words-cpu"]
+AN_HOUR = ["shakespeare-hour", "wikitext2-chars-hour", "wikitext2-words-hour"]
 
 
-def test_there_are_five_systems_and_three_of_them_have_a_form_for_the_cpu():
-    assert settings.preset_names() == sorted([*PUBLISHED, *ON_A_CPU])
+def test_there_are_five_systems_three_of_them_for_minutes_and_three_for_an_hour_of_a_cpu():
+    assert settings.preset_names() == sorted([*PUBLISHED, *ON_A_CPU, *AN_HOUR])
+    assert all(settings.read_preset(preset)["minutes"] == 60 for preset in AN_HOUR)
 
 
 @pytest.mark.parametrize("preset", PUBLISHED)
@@ -70,7 +72,7 @@ def test_a_preset_has_the_published_settings(preset):
     assert {name: merged[name] for name in PUBLISHED[preset]} == PUBLISHED[preset]
 
 
-@pytest.mark.parametrize("preset", [*PUBLISHED, *ON_A_CPU])
+@pytest.mark.parametrize("preset", [*PUBLISHED, *ON_A_CPU, *AN_HOUR])
 def test_a_preset_makes_configs_and_begins_with_what_it_is(preset):
     merged = settings.complete(settings.read_preset(preset))
     for table, kind in settings.TABLES.items():
@@ -79,8 +81,8 @@ def test_a_preset_makes_configs_and_begins_with_what_it_is(preset):
     text = (settings.PRESETS / f"{preset}.toml").read_text()
     comment = text.partition("\n\n[data]")[0]
     assert all(line.startswith("#") for line in comment.splitlines())
-    assert "Changed" in comment
-    assert preset in ON_A_CPU or "Published" in comment
+    assert ("Published" in comment) == (preset in PUBLISHED)
+    assert ("Changed" in comment) == (preset not in AN_HOUR)
 
 
 def test_an_unknown_preset_is_named_with_the_nearest():

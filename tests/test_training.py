@@ -55,6 +55,14 @@ def test_it_takes_as_many_trials_as_asked_and_two_more(step):
     assert slow.calls == 5
 
 
+def test_trials_go_on_for_a_fiftieth_of_the_time_but_not_without_end(step):
+    quick, quicker = step(0.5), step(0.5)
+    steps_within(10.0, quick)  # 12 s
+    assert quick.calls == 2 + 24
+    steps_within(1e9, quicker)
+    assert quicker.calls == 2 + 500
+
+
 def test_there_is_always_one_step(step):
     assert steps_within(0.001, step(100.0)) == 1
     assert steps_within(5e-324, step(100.0)) == 1

@@ -7,8 +7,7 @@ from minilstm.checks import check_token_ids
 from minilstm.threads import in_threads
 from minilstm.workspace import Workspace
 
-CHUNK = 1 << 23  # logits that exist at a time
-COLUMNS = 1 << 13  # of dW, that a product makes at a time
+CHUNK = 1 << 25  # logits that exist at a time
 CACHED = 1 << 18  # numbers that the cache holds
 
 
@@ -52,7 +51,7 @@ def linear_cross_entropy(
         W: (H, V).
         b: (V,).
         targets: (T, B) integers in [0, V).
-        chunk_rows: None keeps a chunk of logits within 8 million numbers (32 MB in float32).
+        chunk_rows: None keeps a chunk of logits within 2^25 numbers (134 MB in float32).
         workspace: whose arrays to use; None makes new ones.
         of: how many targets the loss is the mean of, where these are some of them; None: these.
     Returns:
@@ -70,22 +69,17 @@ def linear_cross_entropy(
     array = partial((workspace or Workspace()).empty, xp=xp, dtype=dtype)
     chunk_logits = array("loss.logits", shape=(min(chunk_rows, N), V))
     dhs, dW, db = array("loss.dhs", shape=(N, H)), array("loss.dW", shape=(H, V)), xp.zeros_like(b)
-    few_columns = array("loss.dW_part", shape=(H * min(V, COLUMNS) if chunk_rows < N else 0,))
     for start in range(0, N, chunk_rows):
         chunk = slice(start, start + chunk_rows)
         x = rows[chunk]  # (rows of this chunk, H)
         logits = xp.matmul(x, W, out=chunk_logits[: len(x)])
-        logits += b
-        work = partial(_summed_at, logits, target_rows[chunk], of)
+        work = partial(_biased_and_summed, logits, b, target_rows[chunk], of)
         loss_sum = sum(in_threads(work, _few_rows(logits)), start=loss_sum)
         dlogits = logits  # which they have become
         xp.matmul(dlogits, W.T, out=dhs[chunk])
-        if start == 0:
-            xp.matmul(x.T, dlogits, out=dW)
-        for first in range(0, V if start > 0 else 0, COLUMNS):  # else there would be a second dW
-            columns = slice(first, min(first + COLUMNS, V))
-            part = few_columns[: H * (columns.stop - first)].reshape(H, -1)
-            dW[:, columns] += xp.matmul(x.T, dlogits[:, columns], out=part)
+        part = xp.matmul(x.T, dlogits, out=array("loss.dW_part", shape=(H, V)) if start else dW)
+        if start > 0:
+            dW += part
         db += xp.ones(x.shape[0], dtype=x.dtype) @ dlogits
     return loss_sum / of, dhs.reshape(hs.shape), dW, db
 
@@ -118,8 +112,9 @@ def _few_rows(rows: Array) -> list[slice]:
     return [slice(n, n + few) for n in range(0, N, few)]
 
 
-def _summed_at(logits: Array, targets: Array, N: int, part: slice) -> Array:
-    """_summed of these rows, in place."""
+def _biased_and_summed(logits: Array, b: Array, targets: Array, N: int, part: slice) -> Array:
+    """_summed of these rows and b, in place."""
+    logits[part] += b
     return _summed(logits[part], targets[part], N, out=logits[part])[0]
 
 
