@@ -13,8 +13,9 @@ Read the source in this order:
     generation.py       sampling
     evaluation.py       nats, bits and perplexity of a text
     training.py         the loop: evaluation, checkpoints, exact resume
-    workspace.py, threads.py, nn/lstm_fast.py, nn/lstm_steps.py
-                                    the LSTM again, in place and in threads: what training runs
+    workspace.py, nn/lstm_fast.py, nn/lstm_steps.py
+                        the LSTM again, in place: what training runs
+    workers.py          a batch shared out to processes; threads.py: long arrays, to threads
     backend.py          how one source serves NumPy and CuPy
 """
 

@@ -8,10 +8,10 @@ import numpy as np
 from minilstm.backend import like, to_host
 from minilstm.checks import check_token_ids
 from minilstm.errors import IntArray, check_positive_int, require
-from minilstm.model import ModelConfig, Params, forward, shares_of_a_batch
+from minilstm.model import ModelConfig, Params, forward
 from minilstm.nn.loss import nats_and_hits
 from minilstm.text.batching import contiguous_streams
-from minilstm.threads import in_threads
+from minilstm.workers import EVALUATION, shared_out, shares
 from minilstm.workspace import Workspace
 
 _NUMBERS = 1 << 24  # held at a time: 64 MB in float32
@@ -87,21 +87,21 @@ def evaluate(params: Params, config: ModelConfig, ids: IntArray, streams: int = 
     for first in range(0, whole, row * streams):
         rows = min(streams, (whole - first) // row)
 
-        def score(cut: slice, first: int = first) -> np.ndarray:
-            part = ids[first + cut.start * row : first + cut.stop * row + 1]
-            return _score(params, config, part, cut.stop - cut.start, workspace.part(cut.start))
-
-        totals += sum(in_threads(
-            score, shares_of_a_batch(config, rows, params["fc.b"]), products=1))  # fmt: skip
+        numbers = rows * row * config.hidden_size * config.num_layers
+        cuts = shares(params, rows, numbers, EVALUATION)
+        parts = [(ids[first + cut.start * row : first + cut.stop * row + 1], cut.stop - cut.start)
+                 for cut in cuts]  # fmt: skip
+        results = shared_out(_score, params, [(config, *part) for part in parts], workspace)
+        totals += sum(scores for scores, _ in results)
     if whole < pairs:
-        totals += _score(params, config, ids[whole:], 1, workspace)
+        totals += _score(params, config, ids[whole:], 1, workspace)[0]
     nats, hits, tokens = totals.tolist()
     return Evaluation(nats / tokens, hits / tokens, int(tokens))
 
 
 def _score(params: Params, config: ModelConfig, ids: IntArray, B: int,
-           workspace: Workspace) -> np.ndarray:  # fmt: skip
-    """Nats, hits and targets of B streams, read from a zero state with it carried."""
+           workspace: Workspace | None) -> tuple[np.ndarray, Params]:  # fmt: skip
+    """Nats, hits and targets of B streams, read from a zero state with it carried; no gradients."""
     reference = params["fc.b"]
     # Of each token forward keeps the logits and what the loss makes of them, and h.
     row = 2 * config.vocab_size + (config.num_layers + 1) * config.hidden_size
@@ -112,4 +112,4 @@ def _score(params: Params, config: ModelConfig, ids: IntArray, B: int,
         logits, state = forward(params, config, xs, state, workspace=workspace)
         nats, hits = nats_and_hits(logits, there)
         totals += float(to_host(nats)), int(to_host(hits)), N
-    return totals
+    return totals, {}

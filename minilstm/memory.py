@@ -5,8 +5,6 @@ Each term names its arrays; a test compares the sum with what a step really allo
 
 import math
 
-import numpy as np
-
 from minilstm import optim
 from minilstm.model import ModelConfig
 from minilstm.nn import embedding, loss, lstm_steps
@@ -31,8 +29,8 @@ def estimate_memory(config: ModelConfig, B: int, T: int, dtype_bytes: int = 4,
 
     >>> sizes = estimate_memory(ModelConfig(65, 512, 1, embedding_size=512), B=128, T=256)
     >>> print({name: f"{size / 1e6:.0f} MB" for name, size in sizes.items()})
-    {'parameters': '9 MB', 'optimizer': '17 MB', 'best weights': '9 MB', 'step': '507 MB',
-     'program': '80 MB', 'total': '621 MB'}
+    {'parameters': '9 MB', 'optimizer': '17 MB', 'best weights': '9 MB', 'step': '515 MB',
+     'program': '80 MB', 'total': '630 MB'}
     """
     V, H, E, L = config.vocab_size, config.hidden_size, config.embedding_size, config.num_layers
     N = T * B  # rows of all matrices that have one row for each token
@@ -48,11 +46,10 @@ def estimate_memory(config: ModelConfig, B: int, T: int, dtype_bytes: int = 4,
     stays = logits + N * H + H * V  # with dhs and dW of the loss
     stays += H * V if logits < N * V else 0  # one chunk's part of dW
     for k in range(L):
-        by_blocks = lstm_steps.columns_at_once(np, B, H) is not None
         stays += N * 4 * H + 2 * (T + 1) * B * H  # the gates, h and c
         stays += min(N * 4 * H, max(lstm_steps.NUMBERS, B * 4 * H))  # the input's product
         stays += 6 * B * H + 5 * min(N * H, max(lstm_steps.SLOPES, B * H))  # a step's, the slopes
-        stays += 4 * H * H * (1 + (B > 1) + by_blocks)  # dW_h, and W_h in other orders
+        stays += 4 * H * H + (B > 1) * 4 * H * (2 * H + D[k] + 1)  # dW_h; copies of the weights
         if k == 0 and lookup:
             stays += V * 4 * H + one_hot + (0 if E is None else 4 * H * E)  # of the table; dW_x
         else:

@@ -20,7 +20,7 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
-from minilstm.backend import Array, get_array_module, is_on_host, like
+from minilstm.backend import Array, get_array_module, like
 from minilstm.checks import State, check_precision, check_shape, check_state, check_token_ids
 from minilstm.errors import InputError, check_number, check_positive_int, quote, require
 from minilstm.fields import PositiveInt, Share, check_fields, one_of
@@ -30,7 +30,7 @@ from minilstm.nn.embedding import embedding_backward, embedding_forward, one_hot
 from minilstm.nn.initializers import orthogonal, xavier_uniform
 from minilstm.nn.linear import linear_backward, linear_forward
 from minilstm.nn.loss import linear_cross_entropy
-from minilstm.threads import in_threads, threads_now
+from minilstm.workers import TRAINING, shared_out, shares
 from minilstm.workspace import Workspace, empty
 
 Params = dict[str, Array]
@@ -301,9 +301,8 @@ def loss_and_grads(params: Params, config: ModelConfig, inputs: Array, targets: 
         state: h and c, each (L, B, H); None is zeros.
         rng: draws the dropout masks; None: no dropout, whatever the config says.
         workspace: None runs the page, nn/lstm.py, and returns fresh arrays; else nn/lstm_fast.py
-            runs in the workspace's arrays, and grads are valid until its next call. On a CPU a
-            large batch is shared out to as many threads as the matrix products take, whose number
-            then decides the last bits.
+            runs in the workspace's arrays, and grads are valid until its next call. A larger batch
+            is then shared out to processes (`workers.shares`), whose number decides the last bits.
     Returns:
         The loss (mean nats per target, a 0-d array on the device), grads with the keys of params,
         and the state to carry into the next chunk. No gradient flows in through that state: this
@@ -325,43 +324,30 @@ def loss_and_grads(params: Params, config: ModelConfig, inputs: Array, targets: 
     reference, (T, B) = params["fc.b"], inputs.shape
     if state is not None:
         check_state("state", state, (config.num_layers, B, config.hidden_size), reference)
-    masks = draw_masks(config, rng, T, B, reference)
-
-    def of_sequences(cut: slice, workspace: Workspace | None) -> tuple[Array, Params, State]:
-        own = None if state is None else (state[0][:, cut], state[1][:, cut])
-        after, cache = _body_forward(
-            params, config, inputs[:, cut], own, _masks_of(masks, cut), workspace)
-        loss, dhs, dW_out, db = linear_cross_entropy(cache.hs, cache.W_out, reference,
-            targets[:, cut], workspace=workspace, of=targets.size)  # fmt: skip
-        return loss, _body_backward(dhs, dW_out, db, cache, None)[0], after
-
-    cuts = shares_of_a_batch(config, B, reference)
-    if workspace is None or len(cuts) == 1:
-        return of_sequences(slice(None), workspace)
-    # Sequences do not meet before the sum over all of them: each thread has its own.
-    results = in_threads(
-        lambda cut: of_sequences(cut, workspace.part(cut.start)), cuts, products=1)
-    losses, grads_of, states = zip(*results, strict=True)
-    for name, g in grads_of[0].items():
-        for others in grads_of[1:]:
-            g += others[name]
-    h, c = (np.concatenate(part, axis=1) for part in zip(*states, strict=True))
-    return sum(losses), grads_of[0], (h, c)
+    masks, cuts = draw_masks(config, rng, T, B, reference), [slice(None)]
+    if workspace is not None:
+        cuts = shares(params, B, T * B * config.hidden_size * config.num_layers, TRAINING)
+    results = shared_out(_of_sequences, params, [
+        (config, inputs[:, cut], targets[:, cut], state and (state[0][:, cut], state[1][:, cut]),
+         _masks_of(masks, cut), targets.size) for cut in cuts], workspace)  # fmt: skip
+    (loss, (h, c)), grads = results[0]
+    for (its_loss, (its_h, its_c)), its_grads in results[1:]:
+        h, c = np.concatenate((h, its_h), axis=1), np.concatenate((c, its_c), axis=1)
+        loss = loss + its_loss
+        for name, g in grads.items():
+            g += its_grads[name]
+    return loss, grads, (h, c)
 
 
-def shares_of_a_batch(config: ModelConfig, B: int, reference: Array) -> list[slice]:
-    """Which of the B sequences each thread has; one slice of all where a batch is not shared."""
-    parts = _parts(config, B, reference)
-    return [slice(n * B // parts, (n + 1) * B // parts) for n in range(parts)]
-
-
-def _parts(config: ModelConfig, B: int, reference: Array) -> int:
-    """In how many threads a batch is faster, each with some of its sequences and products in one
-    thread, than with its products in as many (docs/log.md)."""
-    if not is_on_host(reference) or config.hidden_size > 512:
-        return 1
-    most = B * config.hidden_size // 8192  # less would leave a thread too little at a time
-    return max(1, min(most, threads_now())) if most > 1 else 1
+def _of_sequences(params: Params, config: ModelConfig, inputs: Array, targets: Array,
+                  state: State | None, masks: Masks, of: int,
+                  workspace: Workspace | None) -> tuple[tuple[Array, State], Params]:
+    """Loss and next state, and gradients, of some of a batch's sequences; the loss is the mean of
+    so many targets as the whole batch has."""
+    after, cache = _body_forward(params, config, inputs, state, masks, workspace)
+    loss, dhs, dW_out, db = linear_cross_entropy(
+        cache.hs, cache.W_out, params["fc.b"], targets, workspace=workspace, of=of)
+    return (loss, after), _body_backward(dhs, dW_out, db, cache, None)[0]
 
 
 def _body_forward(params: Params, config: ModelConfig, inputs: Array, state: State | None,

@@ -3,7 +3,7 @@
 import functools
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -24,8 +24,7 @@ def threads_now() -> int:
     return max((library.num_threads for library in _blas().lib_controllers), default=1)
 
 
-def in_threads(work: Callable[[T], R], pieces: Iterable[T],
-               products: int | None = None) -> list[R]:  # fmt: skip
+def in_threads(work: Callable[[T], R], pieces: Iterable[T]) -> list[R]:
     """[work(piece) for piece in pieces], in as many threads as the matrix products take.
 
     NumPy lets go of Python's lock while it computes, so arrays of 10⁵ numbers are worked on side
@@ -34,7 +33,6 @@ def in_threads(work: Callable[[T], R], pieces: Iterable[T],
     Args:
         work: what one call does must not matter to another.
         pieces: what to call it with.
-        products: threads of each product meanwhile; None leaves them as they are.
     Returns:
         The results in the order of the pieces: their sum does not depend on the threads.
 
@@ -50,9 +48,10 @@ def in_threads(work: Callable[[T], R], pieces: Iterable[T],
         return [work(piece) for piece in pieces[n::threads]]
 
     results: list[Any] = [None] * len(pieces)
-    with thread_limit(products):
-        for n, done in enumerate(_pool(threads, os.getpid()).map(share, range(threads))):
-            results[n::threads] = done
+    shares = [_pool(threads, os.getpid()).submit(share, n) for n in range(threads)]
+    wait(shares)  # all of them, before the first one's error is raised
+    for n, done in enumerate(shares):
+        results[n::threads] = done.result()
     return results
 
 

@@ -44,7 +44,8 @@ class TrainConfig:
         sample_every: steps between printed samples; none: no samples.
         sample_length: tokens of each.
         seed: of everything random.
-        threads: of the matrix products on the CPU; none: as many as NumPy takes.
+        threads: of the matrix products on the CPU, and processes that a batch may be shared out
+            to; none: as many as NumPy takes.
     Raises:
         InputError: a value is out of range, or two do not fit together.
     """

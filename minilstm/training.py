@@ -230,8 +230,8 @@ class _Run:
                  say: Callable[[str], None] | None) -> None:
         self.model, self.corpus, self.config = model, corpus, config
         self.out, self.total = out, total
-        self.say = say or (lambda line: self._bar.write(printable(line), file=sys.stderr))
         self._bar: Any = None
+        self._say = say
         self.optimizer = config.make_optimizer()
         self.plateau = Plateau(config.lr, config.decay_factor, config.decay_patience)
         self.step, self.progress, self.norm = 0, _Progress(), math.nan
@@ -268,6 +268,12 @@ class _Run:
                 if self.config.sample_every and self.step % self.config.sample_every == 0:
                     self.sample()
         return self.finish(reason)
+
+    def say(self, line: str) -> None:
+        if self._say is not None:
+            self._say(line)
+        else:
+            self._bar.write(printable(line), file=sys.stderr)
 
     def reason(self) -> str | None:
         return reason_to_end(

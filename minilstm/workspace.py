@@ -46,10 +46,9 @@ class Workspace:
             self._kept[name] = arguments, made
         return made
 
-    def part(self, n: int) -> "Workspace":
-        """One of its own, for the thread whose share of a batch begins with the nth sequence."""
-        workspace: Workspace = self.keep(f"part {n}", (), Workspace)
-        return workspace
+    def drop(self, name: str) -> None:
+        """Keep it no longer: the next `keep` of that name makes it anew."""
+        self._kept.pop(name, None)
 
     def empty(self, name: str, xp: Any, shape: tuple[int, ...], dtype: Any) -> Any:
         """empty(xp, shape, dtype) of that name: it holds what was last written there."""

@@ -39,6 +39,7 @@ CELL = "nn/test_lstm.py::test_cell_backward_is_the_derivative_of_cell_forward"
 SEQUENCE = "nn/test_lstm.py::test_sequence_backward_is_the_derivative_of_sequence_forward"
 NAIVE_FORWARD = "nn/test_lstm.py::test_forward_equals_a_naive_loop_over_gates_and_units"
 NAIVE_BACKWARD = "nn/test_lstm.py::test_backward_equals_a_naive_loop_over_gates_and_units"
+SHARES = "test_workers.py::test_a_batch_in_shares_has_the_loss_and_gradients_of_the_whole"
 
 BUGS = [
     # --- the cell
@@ -362,24 +363,43 @@ BUGS = [
         ),
     ),
     Bug(
+        name="in place: the slopes of the first chunk of steps for all of them",
+        seen_in="–",
+        survives_because="short sequences are one chunk",
+        file="nn/lstm_steps.py",
+        old="slopes_of(buffers, first, first + len(steps))",
+        new="slopes_of(buffers, 0, len(steps))",
+        caught_by=(
+            "nn/test_lstm_fast.py::test_equals_the_page",
+            "nn/test_lstm_fast.py::test_backward_is_the_derivative_of_forward",
+        ),
+    ),
+    Bug(
         name="one tanh for all gates without the ½ inside",
         seen_in="–",
         survives_because="forward and backward agree on a steeper σ, but for one constant",
         file="nn/lstm_steps.py",
-        old="np.multiply(z[:2], 0.5, out=gates[1:3])",
-        new="gates[1:3] = z[:2]",
+        old="np.multiply(z[:2], 0.5, out=out[1:3])",
+        new="out[1:3] = z[:2]",
         caught_by=("nn/test_lstm_fast.py::test_equals_the_page",),
     ),
     Bug(
-        name="each thread's sequences averaged over their own number",
-        seen_in="huggingface/transformers#34191, over batches instead of threads",
+        name="each process's sequences averaged over their own number",
+        seen_in="huggingface/transformers#34191, over batches instead of processes",
         survives_because="two equal halves make twice the gradient, and Adam divides it out again",
         file="model.py",
-        old="workspace=workspace, of=targets.size)",
+        old="workspace=workspace, of=of)",
         new="workspace=workspace)",
-        caught_by=(
-            "test_threads.py::test_a_batch_in_parts_has_the_loss_and_gradients_of_the_whole",
-        ),
+        caught_by=(SHARES,),
+    ),
+    Bug(
+        name="another process that goes on with the weights it began with",
+        seen_in="–",
+        survives_because="half of each gradient is right, and a small rate moves little at a step",
+        file="workers.py",
+        old="workers[0].params[name][...] = p ",
+        new="workers[0].params[name][...] += p * (not workers[0].params[name].any()) ",
+        caught_by=(SHARES,),
     ),
     # --- the optimizer
     Bug(

@@ -7,7 +7,9 @@ import pytest
 
 from minilstm.memory import estimate_memory
 from minilstm.model import ModelConfig, init_params, loss_and_grads
+from minilstm.nn import loss
 from minilstm.optim import clip_and_tensor_norms
+from minilstm.threads import thread_limit
 from minilstm.train_config import TrainConfig
 from minilstm.workspace import Workspace
 
@@ -60,10 +62,14 @@ WIDE = ModelConfig(65, 256, embedding_size=64)
         (WIDE, 2, 5, "adam", np.float32),
     ],
 )
-def test_the_estimate_is_within_a_tenth_of_what_a_step_allocates(config, B, T, optimizer, dtype):
+def test_the_estimate_is_within_a_tenth_of_what_a_step_allocates(
+    config, B, T, optimizer, dtype, monkeypatch
+):
+    monkeypatch.setattr(loss, "CHUNK", 1 << 23)
     estimate = estimate_memory(config, B, T, np.dtype(dtype).itemsize, optimizer)
     arrays = estimate["total"] - estimate["program"]
-    assert arrays == pytest.approx(measured(config, B, T, optimizer, dtype), rel=0.1)
+    with thread_limit(1):  # and so in one process: what is in another, nobody traces here
+        assert arrays == pytest.approx(measured(config, B, T, optimizer, dtype), rel=0.1)
 
 
 def test_the_parts_add_up_and_those_that_stay_are_copies_of_the_parameters():

@@ -8,8 +8,7 @@ from closeness import assert_close
 from threadpoolctl import threadpool_info
 
 import minilstm as ml
-from minilstm import model, optim
-from minilstm.evaluation import evaluate
+from minilstm import optim
 from minilstm.nn import loss
 from minilstm.threads import in_threads, thread_limit, threads_now
 from minilstm.workspace import empty
@@ -31,20 +30,12 @@ def test_results_come_in_the_order_of_the_pieces_from_two_threads(two_threads):
     assert in_threads(lambda n: n * n, range(7)) == [0, 1, 4, 9, 16, 25, 36]
 
 
-def test_work_inside_a_thread_of_one_product_thread_begins_no_further_ones(two_threads):
-    """Else it would wait for the threads that wait for it."""
-    outer = in_threads(lambda n: in_threads(lambda m: threads_now(), range(3)), "ab", products=1)
-    assert outer == [[1, 1, 1]] * 2
-    assert threads_now() == 2
-
-
-def test_an_error_in_a_thread_is_the_callers_and_the_limit_is_given_back(two_threads):
+def test_an_error_in_a_thread_is_the_callers(two_threads):
     def fail(n):
         raise ml.InputError(f"piece {n}")
 
     with pytest.raises(ml.InputError, match="piece 0"):
-        in_threads(fail, range(2), products=1)
-    assert threads_now() == 2
+        in_threads(fail, range(2))
 
 
 def test_the_limit_is_that_of_numpys_library_and_ends_with_the_block():
@@ -58,84 +49,6 @@ def test_the_limit_is_that_of_numpys_library_and_ends_with_the_block():
         with thread_limit(None):
             assert threads_now() == 1
     assert now() == before
-
-
-# --- a batch whose sequences are shared out
-
-CONFIGS = {
-    "one-hot": ml.ModelConfig(V, H, 2),
-    "every kind of dropout": ml.ModelConfig(
-        V, H, 2, embedding_size=H, dropout=0.3, embedding_dropout=0.2, output_dropout=0.4,
-        weight_drop=0.3),
-    "locked": ml.ModelConfig(
-        V, H, 2, embedding_size=5, dropout=0.3, output_dropout=0.4, locked_dropout=True),
-    "tied": ml.ModelConfig(V, H, 1, embedding_size=H, tie_weights=True),
-}  # fmt: skip
-
-
-def parts(monkeypatch, n):
-    monkeypatch.setattr(model, "_parts", lambda config, B, reference: min(n, B))
-
-
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-@pytest.mark.parametrize("B", [2, 7])
-def test_a_batch_in_parts_has_the_loss_and_gradients_of_the_whole(
-    config, B, monkeypatch, two_threads
-):
-    """With the same masks, and a state carried."""
-    params = ml.init_params(config, np.random.default_rng(0), np.float64)
-    inputs, targets = np.random.default_rng(1).integers(V, size=(2, T, B))
-    found = {}
-    for n in (1, 2, 3):
-        parts(monkeypatch, n)
-        workspace, state = ml.Workspace(), None
-        for step in range(2):
-            loss_value, grads, state = ml.loss_and_grads(
-                params, config, inputs, targets, state, rng=np.random.default_rng(step),
-                workspace=workspace)  # fmt: skip
-        grads = {name: g.copy() for name, g in grads.items()}
-        found[n] = {"loss": loss_value, "h": state[0], "c": state[1], **grads}
-    assert_close(found[2], found[1], tolerance=1e-13)
-    assert_close(found[3], found[1], tolerance=1e-13)
-
-
-def test_the_same_parts_give_the_same_bits(monkeypatch, two_threads):
-    config = CONFIGS["one-hot"]
-    params = ml.init_params(config, np.random.default_rng(0))
-    inputs, targets = np.random.default_rng(1).integers(V, size=(2, T, 8))
-    parts(monkeypatch, 2)
-    first, again = (
-        ml.loss_and_grads(params, config, inputs, targets, workspace=ml.Workspace())
-        for _ in range(2)
-    )
-    assert first[0] == again[0]
-    assert all(np.array_equal(g, again[1][name]) for name, g in first[1].items())
-
-
-@pytest.mark.parametrize("window", [None, 4])
-def test_an_evaluation_in_parts_scores_what_one_in_one_does(window, monkeypatch, two_threads):
-    config = CONFIGS["one-hot"]
-    params = ml.init_params(config, np.random.default_rng(0), np.float64)
-    ids = np.random.default_rng(1).integers(V, size=103)
-    results = []
-    for n in (1, 2, 3):
-        parts(monkeypatch, n)
-        results.append(evaluate(params, config, ids, streams=5, window=window))
-    assert [r.tokens for r in results] == [102] * 3
-    assert [r.accuracy for r in results] == [results[0].accuracy] * 3
-    assert [r.loss for r in results] == pytest.approx([results[0].loss] * 3, rel=1e-14)
-
-
-def test_a_large_batch_is_shared_out_and_a_small_or_a_wide_one_is_not(two_threads):
-    reference = np.zeros(1)
-    sizes = [(128, 512), (64, 256), (32, 128), (20, 400), (64, 1024), (1, 512)]
-    found = {(B, H): len(model.shares_of_a_batch(ml.ModelConfig(65, H), B, reference))
-             for B, H in sizes}  # fmt: skip
-    assert found == {(128, 512): 2, (64, 256): 2, (32, 128): 1, (20, 400): 1, (64, 1024): 1,
-                     (1, 512): 1}  # fmt: skip
-    with thread_limit(1):
-        shares = model.shares_of_a_batch(ml.ModelConfig(65, 512), 128, reference)
-        assert shares == [slice(0, 128)]
 
 
 # --- long arrays, a piece in each

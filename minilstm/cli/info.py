@@ -10,6 +10,7 @@ import numpy as np
 import minilstm as ml
 from minilstm import checkpoint, memory, settings
 from minilstm.cli import Args, Parser, runs, show
+from minilstm.threads import threads_now
 
 
 def add_flags(parser: Parser) -> None:
@@ -20,7 +21,7 @@ def add_flags(parser: Parser) -> None:
 
 def main(args: Args) -> None:
     given = settings.given(args)
-    device, threads = ml.choose_device(given.pop("device", None)), runs.blas_threads()
+    device, threads = ml.choose_device(given.pop("device", None)), threads_now()
     lines = [", ".join(f"{name} {version}" for name, version in runs.VERSIONS.items()),
              f"device: {device}; threads of matrix products: {threads}"]  # fmt: skip
     if args.run is not None and given:

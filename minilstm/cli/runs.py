@@ -169,11 +169,3 @@ def load_run(path: str, device: str | None) -> tuple[checkpoint.Run, ml.Language
         raise InputError(f"{path} holds no checkpoint yet")
     params = checkpoint.read_checkpoint(run, which, weights_only=True).params
     return run, ml.LanguageModel(run.config, params, run.vocabulary).to(ml.choose_device(device))
-
-
-def blas_threads() -> int | None:
-    """How many threads NumPy's matrix products use; None where that cannot be told."""
-    from threadpoolctl import threadpool_info
-
-    libraries = (library for library in threadpool_info() if library["user_api"] == "blas")
-    return max((library["num_threads"] for library in libraries), default=None)

@@ -12,7 +12,7 @@ import minilstm as ml
 from minilstm import checkpoint, metrics, settings, training
 from minilstm.cli import Args, Parser, runs, show, tell
 from minilstm.cli.evaluate import table
-from minilstm.threads import thread_limit
+from minilstm.threads import thread_limit, threads_now
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SHAPE = ("hidden_size", "num_layers", "embedding_size", "tie_weights")  # of all the weights
@@ -63,7 +63,7 @@ def _begin(args: Args, given: dict[str, Any], out: Path) -> None:
     setup = runs.prepare(given, source)
     if args.dry_run:
         return _show_plan(setup, out)
-    threads = setup.train.threads or runs.blas_threads()
+    threads = setup.train.threads or threads_now()
     with thread_limit(threads):
         model = _new_model(setup, args.init_from)
         total = training.total_steps(model, setup.corpus.train, setup.train)

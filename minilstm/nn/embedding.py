@@ -22,7 +22,7 @@ def one_hot(ids: Array, V: int, dtype: Any, out: Array | None = None) -> Array:
         ids: (…) integers in [0, V).
         V: length of a row.
         dtype: of the rows.
-        out: where to, (…, V); None makes an array.
+        out: where to, (…, V), contiguous; None makes an array.
     Returns:
         (…, V).
 
@@ -33,7 +33,9 @@ def one_hot(ids: Array, V: int, dtype: Any, out: Array | None = None) -> Array:
     """
     xp = get_array_module(ids)
     out = xp.empty((*ids.shape, V), dtype) if out is None else out
-    out[...] = ids[..., None] == xp.arange(V)
+    out[...] = 0
+    rows = out.reshape(-1, V)
+    rows[xp.arange(len(rows)), ids.reshape(-1)] = 1
     return out
 
 

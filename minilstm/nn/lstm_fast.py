@@ -23,6 +23,7 @@ from minilstm.nn.lstm_steps import (
     as_blocks,
     as_rows,
     backward_kernel,
+    for_one_tanh,
     forward_in_place,
     forward_kernel,
     four,
@@ -74,9 +75,14 @@ def lstm_forward(
     n, product, b_in_table = buffers.n, buffers.product, False
     buffers.h[0] = state[0]
     buffers.c[0] = as_blocks(state[1], n, 1)[0] if xp is np else state[1]
-    if buffers.by_blocks:
-        buffers.W_h[...] = as_blocks(W_h, n)
+    if buffers.copies:
+        to = buffers.W_h if buffers.by_blocks else as_blocks(buffers.W_h, n)
+        for_one_tanh(as_blocks(W_h, n), out=to)
         W_h = buffers.W_h
+        own = cache.array("W_x_b", len(W_x) + 1, 4 * H)
+        for_one_tanh(as_blocks(W_x, 1), out=as_blocks(own[:-1], 1))
+        for_one_tanh(as_blocks(b[None], 1), out=as_blocks(own[-1:], 1))
+        W_x, b = own[:-1], own[-1]
     if isinstance(x, Lookup):
         table = W_x if x.W is None else x.W @ W_x  # (V, 4H)  (L8)
         b_in_table = len(table) <= T * B  # it is added to the fewer rows
@@ -98,7 +104,8 @@ def lstm_forward(
             xp.matmul(step.h_prev, W_h, out=product)  # (L9)
             if xp is np:
                 product += buffers.zs_blocks[k]
-                forward_in_place(buffers.z, step, buffers.scratch[0])
+                z = buffers.z if buffers.copies else for_one_tanh(buffers.z, out=step.gates)
+                forward_in_place(z, step, buffers.scratch[0])
             else:
                 forward_kernel(*four(zs[k]), *four(product), *step.each,
                                 step.c_prev, step.c, step.h)  # fmt: skip

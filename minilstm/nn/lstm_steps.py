@@ -1,7 +1,8 @@
 """The steps of lstm_fast.py: lstm.py's cell, forward and backward, in arrays made beforehand.
 
 - One tanh for all four gates: σ(z) = ½ tanh(½ z) + ½. On a CPU each gate is a block of its own,
-  (4, B, H) in the order o, i, f, g: the three σ in a row.
+  (4, B, H) in the order o, i, f, g: the three σ in a row. For more than one sequence that order
+  and the inner ½ are taken into copies of the weights.
 - What the gates' gradients are multiplied by needs no gradient: backward makes these slopes for
   several steps at a time, and the step itself is left with a handful of operations.
 - The gates' arrays become those of their gradients, (B, 4H).
@@ -45,6 +46,7 @@ class Buffers:
     def __init__(self, xp: Any, T: int, B: int, H: int, dtype: Any, keep: bool) -> None:
         array, on_host, w = partial(empty, xp, dtype=dtype), xp is np, columns_at_once(xp, B, H)
         self.by_blocks, self.n = w is not None, H // (w or H)
+        self.copies = on_host and B > 1  # of the weights: for less they would take too long
         blocks = (self.n, B, w or H) if on_host else (B, H)
         self.dzs = array((T if keep else 1, B, 4 * H))
         self.h = array((T + 1, B, H))  # [t] into step t, [t + 1] out
@@ -52,11 +54,12 @@ class Buffers:
         steps = min(T, max(1, NUMBERS // (B * 4 * H))) if on_host else T
         self.zs = self.zs_blocks = array((steps, B, 4 * H))
         self.product = self.z = array((4, *blocks) if self.by_blocks else (B, 4 * H))
-        if self.by_blocks:  # W_h and W_hᵀ with the columns of a block side by side
+        if self.by_blocks:
             self.zs_blocks = self.zs.reshape(-1, B, 4, self.n, w or H).transpose(0, 2, 3, 1, 4)
-            self.W_h = array((4, self.n, H, w or H))
         elif on_host:
             self.z = as_blocks(self.product, self.n)
+        if self.copies:  # by blocks the columns of one lie side by side
+            self.W_h = array((4, self.n, H, w or H) if self.by_blocks else (H, 4 * H))
         if keep and B > 1:
             self.W_hT = array((4, self.n, H, w or H))
         if on_host:
@@ -98,13 +101,18 @@ def as_rows(blocks: Array) -> Array:
     return blocks.swapaxes(0, 1).reshape(blocks.shape[1], -1)
 
 
+def for_one_tanh(z: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """From (4, …) in the order i, f, g, o to that of o, i, f, g, the first three halved."""
+    np.multiply(z[3], 0.5, out=out[0])
+    np.multiply(z[:2], 0.5, out=out[1:3])
+    out[3] = z[2]
+    return out
+
+
 def forward_in_place(z: np.ndarray, step: Step, tanh_c: np.ndarray) -> None:
-    """lstm.cell_forward of z (4, n, B, w), in the order i, f, g, o, into gates, c and h."""
+    """lstm.cell_forward of z (4, n, B, w), `for_one_tanh`, into gates, c and h."""
     gates, sigmoids, c_t = step.gates, step.gates[:3], step.c
-    np.multiply(z[:2], 0.5, out=gates[1:3])
-    np.multiply(z[3], 0.5, out=gates[0])
-    gates[3] = z[2]
-    np.tanh(gates, out=gates)
+    np.tanh(z, out=gates)
     sigmoids *= 0.5
     sigmoids += 0.5  # (L1)…(L4)
     i, f, g, o = step.each

@@ -8,6 +8,7 @@ it they are downloaded into the user's cache folder. They are not ours to ship: 
 
 import hashlib
 import os
+import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,42 +41,18 @@ class DataFile(NamedTuple):
         return "ok" if digest == self.sha256 else "wrong"
 
 
-def _files(path: str, *addresses: str, **splits: tuple[int, str]) -> dict[str, DataFile]:
-    """The files of the splits, (size, SHA-256) each; {0} stands for a split's name."""
-    return {split: DataFile(path.format(split), *known, tuple(a.format(split) for a in addresses))
-            for split, known in splits.items()}
+def _read_registry() -> tuple[dict[str, dict[str, DataFile]], dict[str, str]]:
+    """registry.toml: corpus -> split -> file, and archive -> SHA-256."""
+    corpora = tomllib.loads(Path(__file__).with_name("registry.toml").read_text("utf-8"))
+    archives, found = corpora.pop("archives"), {}
+    for name, corpus in corpora.items():
+        found[name] = {split: DataFile(corpus["path"].format(split), size, sha256,
+                                       tuple(a.format(split) for a in corpus["addresses"]))
+                       for split, (size, sha256) in corpus["splits"].items()}  # fmt: skip
+    return {"hello": {}, **found}, archives  # "hello" is built in
 
 
-# name -> split -> file; "hello" is built in
-CORPORA: dict[str, dict[str, DataFile]] = {
-    "hello": {},
-    "shakespeare": _files(
-        "tinyshakespeare.txt",
-        "https://raw.githubusercontent.com/karpathy/char-rnn/6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/data/tinyshakespeare/input.txt",
-        "https://storage.googleapis.com/download.tensorflow.org/data/shakespeare.txt",
-        train=(1_115_394, "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"),
-    ),
-    "wikitext2": _files(
-        "wikitext-2/{0}.txt",
-        "https://raw.githubusercontent.com/pytorch/examples/77f55b912142e11fcfdf5b530231fb9c52f181e8/word_language_model/data/wikitext-2/{0}.txt",
-        "https://wikitext.smerity.com/wikitext-2-v1.zip#wikitext-2/wiki.{0}.tokens",
-        train=(10_797_148, "9e9fa1ad55b1c2c95b08e37dd8e653f638fac2c6de904b79e813611eefbc985f"),
-        valid=(1_121_681, "f0737ed31fc1329026e95cb8b98e19c2a182c39c240ab909dc31abf2f8af58e8"),
-        test=(1_256_449, "d790b833ef8cf03a90db7bf1271b7520b83c45ce07ba3c1a9699df81e239eca0"),
-    ),
-    "wikitext2-raw": _files(
-        "wikitext-2-raw/{0}.txt",
-        "https://huggingface.co/ggml-org/ci/resolve/927b3642933080f1b0e811e2f916e14c292992f9/wikitext-2-raw-v1.zip#wikitext-2-raw/wiki.{0}.raw",
-        "https://wikitext.smerity.com/wikitext-2-raw-v1.zip#wikitext-2-raw/wiki.{0}.raw",
-        train=(10_940_747, "6707892fa3788b5ab9ed78ab5ff37d9fe825f6011a2ad4fcd6a6d467f0e7da57"),
-        valid=(1_146_846, "4cd0f6876d07a413aa911261ff6d363c72d757d47f0fdd6015702014c89cb9c7"),
-        test=(1_290_590, "173c87a53759e0201f33e0ccf978e510c2042d7f2cb78229d9a50d79b9e7dd08"),
-    ),
-}
-ARCHIVES = {  # SHA-256
-    "wikitext-2-v1.zip": "92675f1d63015c1c8b51f1656a52d5bdbc33aafa60cc47a218a66e7ee817488c",
-    "wikitext-2-raw-v1.zip": "ef7edb566e3e2b2d31b29c1fdb0c89a4cc683597484c3dc2517919c615435a11",
-}
+CORPORA, ARCHIVES = _read_registry()
 
 
 def data_folder() -> Path:

@@ -1,6 +1,7 @@
 """What the presets reach: trains them from the command line, measures, and writes docs/results.md.
 
     python tests/campaigns/results.py run shakespeare --seed 0      docs/results/shakespeare-0.json
+    python tests/campaigns/results.py first shakespeare             first 50 losses, then and now
     python tests/campaigns/results.py full-size wikitext2-words     three steps, and their memory
     python tests/campaigns/results.py leaky                         the split that flatters
     python tests/campaigns/results.py write                         the pages, from all of these
@@ -14,6 +15,8 @@ else may run on the machine: the budgets are minutes. MINILSTM_DATA names the fo
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import itertools
 import json
 import math
 import os
@@ -41,6 +44,7 @@ from minilstm.metrics import read_rows
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "results"
 TEMPERATURES = (0.5, 0.8, 1.0)
+FIRST = 50  # losses that a row is known by
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,9 @@ def main() -> None:
     run.add_argument("--seed", type=int, default=0)
     run.add_argument("--set", nargs="+", default=[], help="settings to try; writes nothing")
     run.set_defaults(work=lambda args: measure(ROWS[args.row], args.seed, args.set))
+    first = commands.add_parser("first", help="the first losses of a row's first seed, again")
+    first.add_argument("row", choices=ROWS)
+    first.set_defaults(work=lambda args: first_again(ROWS[args.row]))
     full = commands.add_parser("full-size", help="three steps at full shape")
     full.add_argument("preset", choices=FULL_SIZE)
     full.set_defaults(work=lambda args: full_size(args.preset))
@@ -122,18 +129,20 @@ def measure(row: Row, seed: int, tried: list[str]) -> None:
         RESULTS.mkdir(exist_ok=True)
         if seed == row.seeds[0]:
             minilstm("plot", out, "--what", "loss", "--out", RESULTS / f"{row.preset}.png")
+    figures["first_losses"] = first_losses(row, seed, figures["steps"])
     dump(f"{row.preset}-{seed}", figures)
 
 
 def kill_half_way(out: Path, command: list[Any]) -> int:
     """Start a training, kill -9 it when half of its steps are in a checkpoint; return that step."""
-    process = subprocess.Popen([sys.executable, "-m", "minilstm", *map(str, command)])
+    process, total = subprocess.Popen([sys.executable, "-m", "minilstm", *map(str, command)]), None
     while process.poll() is None:
         time.sleep(0.02)  # and look at the pointer alone: the run is being timed
         if not (out / "last").exists():
             continue
         step = int((out / "last").read_text().split("-")[1][:8])
-        if step >= read_run(out).extra["total_steps"] // 2:
+        total = total or read_run(out).extra["total_steps"]
+        if step >= total // 2:
             process.send_signal(signal.SIGKILL)
             process.wait()
             return step
@@ -173,6 +182,31 @@ def describe(row: Row, seed: int, commit: str, out: Path) -> dict[str, Any]:
             for t in TEMPERATURES
         },
     }
+
+
+def first_losses(row: Row, seed: int, total: int) -> list[float]:
+    """The training losses of the first steps of a row that has so many in all."""
+    setup = runs.prepare(settings.merge(settings.read_preset(row.preset), {"seed": seed}))
+    rng = ml.training.random_stream(seed, ml.training.INIT)
+    model = ml.LanguageModel(setup.model, ml.init_params(setup.model, rng), setup.corpus.vocab)
+    # Nothing validates, so that every step has a row of its own and no time is lost.
+    corpus, step = dataclasses.replace(setup.corpus, valid=None), itertools.count(1)
+    config = dataclasses.replace(setup.train, eval_every=10, checkpoint_every=10**9)
+    with tempfile.TemporaryDirectory() as out:
+        ml.train(model, corpus, config, out, total=total, should_stop=lambda: next(step) == FIRST)
+        return [metrics["train_loss"] for metrics in read_rows(Path(out, "metrics.csv"))]
+
+
+def first_again(row: Row) -> None:
+    """Whether a row still stands: its first losses on this commit, beside those it was made of."""
+    figures = json.loads((RESULTS / f"{row.preset}-{row.seeds[0]}.json").read_text("utf-8"))
+    if "first_losses" not in figures:
+        raise SystemExit(f"{row.preset} was measured before first losses were kept")
+    then, now = figures["first_losses"], first_losses(row, row.seeds[0], figures["steps"])
+    furthest = max(abs(a - b) for a, b in zip(then, now, strict=True))
+    print(f"{row.preset}, {figures['commit']}: {len(now)} losses, the furthest {furthest:.1e} off")
+    if furthest > 1e-4:
+        raise SystemExit("it no longer stands")
 
 
 def pytorch_loss(run: Any, out: Path, ids: Any) -> float:

@@ -64,7 +64,7 @@ def results_page() -> str:
         "dropout off, one stream, the state carried from a zero state, summed in float64; *cold* "
         "reads it in windows of 256 from a zero state each. Means over the seeds, the worst "
         "in brackets; differences below 0.01 nat are noise. The time is that of training, "
-        "evaluation aside.",
+        "evaluation aside; a preset of minutes fixes its number of steps before it begins.",
     ]
     for key, heading in HEADINGS.items():
         rows = [row for row in ROWS.values() if row.heading == key and read_results(row)]

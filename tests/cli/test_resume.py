@@ -307,7 +307,7 @@ def test_a_run_begun_by_a_program_is_not_the_command_lines_to_go_on_with(trained
 
 def test_the_number_of_threads_stays_what_it_was(stopped, cli, monkeypatch):
     """Although the machine, or the environment, would now take another."""
-    monkeypatch.setattr("minilstm.cli.runs.blas_threads", lambda: 2)
+    monkeypatch.setattr("minilstm.cli.train.threads_now", lambda: 2)
     limits, limit = [], training.thread_limit
     monkeypatch.setattr(training, "thread_limit", lambda n: limits.append(n) or limit(n))
     assert cli("train", "--resume", "--out", "run").code == 0

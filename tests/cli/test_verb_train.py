@@ -163,7 +163,7 @@ def test_config_json_records_how_the_run_was_made(train):
 
 
 def test_the_number_of_threads_is_recorded_where_none_is_asked_for(cli, monkeypatch):
-    monkeypatch.setattr("minilstm.cli.runs.blas_threads", lambda: 1)
+    monkeypatch.setattr("minilstm.cli.train.threads_now", lambda: 1)
     assert cli("train", "--data", "hello", "--steps", "1", "--out", "run").code == 0
     assert config()["threads"] == 1
     assert config()["settings"]["threads"] is None
