@@ -14,7 +14,7 @@ from minilstm.text.batching import contiguous_streams
 from minilstm.workers import EVALUATION, shared_out, shares
 from minilstm.workspace import Workspace
 
-_NUMBERS = 1 << 24  # held at a time: 64 MB in float32
+_NUMBERS = 1 << 24  # held at a time by each process: 64 MB in float32
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ def evaluate(params: Params, config: ModelConfig, ids: IntArray, streams: int = 
         The figures over all targets.
     Raises:
         InputError: there are fewer than two tokens, or streams or window is no positive integer.
+        ChildProcessError: a process that read some of the streams was killed (`workers.shares`).
     """
     check_positive_int("streams", streams)
     check_positive_int("window", 1 if window is None else window)
@@ -86,7 +87,6 @@ def evaluate(params: Params, config: ModelConfig, ids: IntArray, streams: int = 
     whole = row * (pairs // row if window else min(streams, pairs))
     for first in range(0, whole, row * streams):
         rows = min(streams, (whole - first) // row)
-
         numbers = rows * row * config.hidden_size * config.num_layers
         cuts = shares(params, rows, numbers, EVALUATION)
         parts = [(ids[first + cut.start * row : first + cut.stop * row + 1], cut.stop - cut.start)

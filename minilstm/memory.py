@@ -25,7 +25,9 @@ def estimate_memory(config: ModelConfig, B: int, T: int, dtype_bytes: int = 4,
             validates.
     Returns:
         The bytes of "parameters", "optimizer" and "best weights", which stay; of "step", what
-        comes and goes with each step, at its fullest; of the "program" itself; and "total".
+        comes and goes with each step, at its fullest; of the "program" itself; and "total". Each
+        further process that a batch is shared out to (`workers.shares`) adds what is not counted
+        here: itself, and weights, their copies and gradients of its own.
 
     >>> sizes = estimate_memory(ModelConfig(65, 512, 1, embedding_size=512), B=128, T=256)
     >>> print({name: f"{size / 1e6:.0f} MB" for name, size in sizes.items()})

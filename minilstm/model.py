@@ -309,6 +309,7 @@ def loss_and_grads(params: Params, config: ModelConfig, inputs: Array, targets: 
         is truncated BPTT.
     Raises:
         InputError: a shape, a dtype or an id does not fit; see `forward`.
+        ChildProcessError: a process that had a share of the batch was killed.
     Source:
         Williams & Peng 1990.
 

@@ -170,7 +170,7 @@ def _serve(pipe: Any, params: Params, grads: Params) -> NoReturn:
                 result, own = work(params, *its, workspace)
                 for name, g in own.items():
                     grads[name][...] = g
-            except Exception as error:
+            except Exception as error:  # whatever it is, the owner raises it where it was asked
                 result = error
             pipe.send(result)
     except BaseException:

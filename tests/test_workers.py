@@ -106,7 +106,9 @@ def test_an_evaluation_in_shares_scores_what_one_in_one_does(window, monkeypatch
 # --- which batches
 
 
-def test_a_batch_with_enough_to_do_is_shared_out_and_a_small_or_a_wide_one_is_not(two_threads):
+def test_a_batch_with_enough_to_do_is_shared_out_and_a_small_or_a_wide_one_is_not(
+    two_threads, monkeypatch
+):
     def processes(T, B, H, V=65, L=1, worth=TRAINING):
         params = ml.init_params(ml.ModelConfig(V, H, L), np.random.default_rng(0))
         return len(shares(params, B, T * B * H * L, worth))
@@ -119,6 +121,9 @@ def test_a_batch_with_enough_to_do_is_shared_out_and_a_small_or_a_wide_one_is_no
     assert processes(50, 32, 128, worth=EVALUATION) == 1
     assert processes(1742, 64, 256, worth=EVALUATION) == 2
     with thread_limit(1):
+        assert processes(64, 128, 512) == 1
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(sys, "platform", "darwin")
         assert processes(64, 128, 512) == 1
     found = []
     thread = threading.Thread(target=lambda: found.append(processes(64, 128, 512)))
