@@ -4,6 +4,7 @@
     python tests/campaigns/results.py first shakespeare             first 50 losses, then and now
     python tests/campaigns/results.py full-size wikitext2-words     three steps, and their memory
     python tests/campaigns/results.py leaky                         the split that flatters
+    python tests/campaigns/results.py example                       README's three minutes, 3 seeds
     python tests/campaigns/results.py write                         the pages, from all of these
 
 A row is trained as a user would, by `minilstm train --preset`. With seed 0 the run is killed with
@@ -21,7 +22,9 @@ import json
 import math
 import os
 import platform
+import re
 import resource
+import shutil
 import signal
 import statistics
 import subprocess
@@ -84,7 +87,8 @@ def main() -> None:
     run.add_argument("row", choices=ROWS)
     run.add_argument("--seed", type=int, default=0)
     run.add_argument("--set", nargs="+", default=[], help="settings to try; writes nothing")
-    run.set_defaults(work=lambda args: measure(ROWS[args.row], args.seed, args.set))
+    run.add_argument("--keep", type=Path, help="a folder for the run, such as for pictures.py")
+    run.set_defaults(work=lambda args: measure(ROWS[args.row], args.seed, args.set, args.keep))
     first = commands.add_parser("first", help="the first losses of a row's first seed, again")
     first.add_argument("row", choices=ROWS)
     first.set_defaults(work=lambda args: first_again(ROWS[args.row]))
@@ -94,6 +98,8 @@ def main() -> None:
     leak = commands.add_parser("leaky", help="one recipe, two ways to hold out a tenth")
     leak.add_argument("--steps", type=int, default=4000)
     leak.set_defaults(work=lambda args: leaky(args.steps))
+    three = commands.add_parser("example", help="examples/train_shakespeare.py, as README runs it")
+    three.set_defaults(work=lambda _: example())
     pages = commands.add_parser("write", help="docs/results.md and docs/leaky_split.md")
     pages.set_defaults(work=lambda _: write())
     args = parser.parse_args()
@@ -110,7 +116,7 @@ def minilstm(*arguments: object) -> str:
 # --- a row
 
 
-def measure(row: Row, seed: int, tried: list[str]) -> None:
+def measure(row: Row, seed: int, tried: list[str], keep: Path | None = None) -> None:
     """Train, kill, resume, evaluate, sample, convert; write the row's JSON and its picture."""
     commit = "none: settings were tried" if tried else clean_commit()
     with tempfile.TemporaryDirectory() as folder:
@@ -122,6 +128,8 @@ def measure(row: Row, seed: int, tried: list[str]) -> None:
             killed = kill_half_way(out, command)
             command += ["--resume"]
         minilstm(*command)
+        if keep is not None:
+            shutil.copytree(out, keep)
         figures = describe(row, seed, commit, out) | {"killed_after_step": killed}
         if tried:
             print(json.dumps(figures, indent=1, ensure_ascii=False))
@@ -131,6 +139,23 @@ def measure(row: Row, seed: int, tried: list[str]) -> None:
             minilstm("plot", out, "--what", "loss", "--out", RESULTS / f"{row.preset}.png")
     figures["first_losses"] = first_losses(row, seed, figures["steps"])
     dump(f"{row.preset}-{seed}", figures)
+
+
+def example() -> None:
+    """Three minutes of examples/train_shakespeare.py for each of three seeds."""
+    figures: dict[str, Any] = {"commit": clean_commit(), "machine": machine(None), "seeds": {}}
+    pattern = r"trained ([\d,]+) steps in (\d+) s;.*\nvalidation loss ([\d.]+) nats"
+    for seed in (0, 1, 2):
+        command = [sys.executable, ROOT / "examples" / "train_shakespeare.py", "--minutes", "3"]
+        with tempfile.TemporaryDirectory() as folder:
+            done = subprocess.run([*command, "--seed", str(seed)], cwd=folder, check=True,
+                                  stdout=subprocess.PIPE, text=True)  # fmt: skip
+        steps, seconds, loss = re.findall(pattern, done.stdout)[0]
+        sample = done.stdout.split("a sample at temperature 0.5 ---\n")[1].split("\n---")[0]
+        figures["seeds"][seed] = {"steps": int(steps.replace(",", "")), "seconds": int(seconds),
+                                  "loss": float(loss), "sample": sample}  # fmt: skip
+        print(figures["seeds"][seed], file=sys.stderr)
+    dump("example", figures)
 
 
 def kill_half_way(out: Path, command: list[Any]) -> int:
