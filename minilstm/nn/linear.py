@@ -14,7 +14,9 @@ def linear_forward(x: Array, W: Array, b: Array) -> Array:
         y (…, V).
     """
     D, V = W.shape
-    return (x.reshape(-1, D) @ W + b).reshape(*x.shape[:-1], V)
+    y = x.reshape(-1, D) @ W
+    y += b
+    return y.reshape(*x.shape[:-1], V)
 
 
 def linear_backward(dy: Array, x: Array, W: Array) -> tuple[Array, Array, Array]:

@@ -19,6 +19,7 @@ from minilstm.backend import Array, get_array_module
 from minilstm.nn.embedding import embedding_backward
 from minilstm.nn.lstm import LSTMGrads
 from minilstm.nn.lstm_steps import (
+    SMALL,
     Buffers,
     as_blocks,
     as_rows,
@@ -73,16 +74,21 @@ def lstm_forward(
     cache = Cache(x, W_x, W_h, buffers,
                   lambda what, *shape: workspace.empty(f"{name}.{what}", xp, shape, dtype))
     n, product, b_in_table = buffers.n, buffers.product, False
+    # The input's product by blocks as well, where the layer's are and OpenBLAS packs neither.
+    x_by_blocks = (
+        buffers.by_blocks and not isinstance(x, Lookup) and B * len(W_x) * H // n <= SMALL
+    )
     buffers.h[0] = state[0]
     buffers.c[0] = as_blocks(state[1], n, 1)[0] if xp is np else state[1]
     if buffers.copies:
         to = buffers.W_h if buffers.by_blocks else as_blocks(buffers.W_h, n)
         for_one_tanh(as_blocks(W_h, n), out=to)
-        W_h = buffers.W_h
+        W_h, m = buffers.W_h, n if x_by_blocks else 1
         own = cache.array("W_x_b", len(W_x) + 1, 4 * H)
-        for_one_tanh(as_blocks(W_x, 1), out=as_blocks(own[:-1], 1))
-        for_one_tanh(as_blocks(b[None], 1), out=as_blocks(own[-1:], 1))
-        W_x, b = own[:-1], own[-1]
+        to = own.reshape(4, m, len(own), -1) if x_by_blocks else as_blocks(own, 1)
+        for_one_tanh(as_blocks(W_x, m), out=to[:, :, :-1])
+        for_one_tanh(as_blocks(b[None], m), out=to[:, :, -1:])
+        W_x, b = (to[:, :, :-1], to[:, :, -1:]) if x_by_blocks else (own[:-1], own[-1])
     if isinstance(x, Lookup):
         table = W_x if x.W is None else x.W @ W_x  # (V, 4H)  (L8)
         b_in_table = len(table) <= T * B  # it is added to the fewer rows
@@ -91,10 +97,13 @@ def lstm_forward(
     length = len(buffers.zs)
     for first in range(0, T, length):
         chunk = slice(first, first + length)
-        zs = buffers.zs[: T - first]  # (steps, B, 4H)
+        zs, zs_blocks = buffers.zs[: T - first], buffers.zs_blocks  # (steps, B, 4H)
         if isinstance(x, Lookup):
             # NumPy would look for ids beyond the table, and buffer; CuPy knows no mode.
             xp.take(table, x.ids[chunk], axis=0, out=zs, **({"mode": "clip"} if xp is np else {}))
+        elif x_by_blocks:
+            zs = zs_blocks = zs.reshape(-1, *product.shape)  # (steps, 4, n, B, w)
+            np.matmul(x[chunk, None, None], W_x, out=zs)  # (L8)
         else:
             rows = x[chunk].reshape(-1, W_x.shape[0])
             xp.matmul(rows, W_x, out=zs.reshape(len(rows), 4 * H))  # (L8)
@@ -103,7 +112,7 @@ def lstm_forward(
         for k, step in enumerate(buffers.steps[chunk]):
             xp.matmul(step.h_prev, W_h, out=product)  # (L9)
             if xp is np:
-                product += buffers.zs_blocks[k]
+                product += zs_blocks[k]
                 z = buffers.z if buffers.copies else for_one_tanh(buffers.z, out=step.gates)
                 forward_in_place(z, step, buffers.scratch[0])
             else:
