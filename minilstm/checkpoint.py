@@ -22,13 +22,14 @@ dtype is not the config's, or which holds a NaN or an infinity. What does not fi
 that names the file. Fingerprints show damage; who can write RUN can rewrite them, too.
 """
 
+import contextlib
 import hashlib
 import json
 import math
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -98,6 +99,36 @@ class Checkpoint:
 def holds_run(path: AnyPath) -> bool:
     """Whether there is a run in this folder, or what may be left of one."""
     return any(os.path.lexists(Path(path) / name) for name in ("config.json", *POINTERS))
+
+
+@contextlib.contextmanager
+def locked(path: AnyPath) -> Iterator[None]:
+    """Have a run folder to oneself: until the block ends, whoever else asks is refused.
+
+    The lock is the system's, on the folder itself: no file is left, and it is gone with the process
+    that held it, however that ended. Where there is none such (Windows), nobody is kept out.
+
+    Args:
+        path: the folder; it and its parents are made where they are missing.
+    Raises:
+        InputError: another process trains in it.
+        OSError: the system refused.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    Path(path).mkdir(parents=True, exist_ok=True)
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{path} is in use: another process trains in it") from None
+        yield
+    finally:
+        os.close(folder)
 
 
 def write_run(path: AnyPath, config: ModelConfig, vocabulary: Vocabulary,

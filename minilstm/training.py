@@ -18,6 +18,7 @@ import sys
 import time
 import timeit
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -180,7 +181,9 @@ def train(model: LanguageModel, corpus: Corpus, config: TrainConfig,
     for part, ids in corpus.parts.items():
         fits = part == "test" or len(ids) >= 2
         require(fits, f"the {part} part must have at least 2 tokens", len(ids))
-    with thread_limit(config.threads):
+    # A run that was handed over is the caller's to lock.
+    lock = checkpoints.locked(out) if isinstance(out, str | os.PathLike) else nullcontext()
+    with thread_limit(config.threads), lock:
         total = total or total_steps(model, corpus.train, config)
         if isinstance(out, str | os.PathLike) and resume and checkpoints.holds_run(out):
             out = checkpoints.read_run(out)

@@ -22,12 +22,14 @@ import pytest
 import safetensors.numpy
 from strict_array import standing_in_for_cupy
 
+import minilstm
 from minilstm import checkpoint
 from minilstm.checkpoint import (
     Checkpoint,
     has_checkpoint,
     holds_run,
     load_model,
+    locked,
     point,
     prune,
     read_checkpoint,
@@ -903,3 +905,39 @@ def test_what_stops_a_checkpoint_leaves_nothing_of_it(tmp_path):
     with pytest.raises(InputError, match=r"vocabulary\.json is missing"):
         write_checkpoint(run, new_checkpoint(2))
     assert tree(tmp_path) == {}
+
+
+# --- two at once
+
+
+HOLD = """
+import sys, time
+from minilstm.checkpoint import locked
+with locked(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def holder(path):
+    environment = os.environ | {"PYTHONPATH": str(Path(minilstm.__file__).parents[1])}
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, path], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_folder_in_use_is_refused_until_its_process_is_gone_however_it_went(tmp_path):
+    path = tmp_path / "new" / "run"
+    process = holder(path)
+    refused = pytest.raises(InputError, match="run is in use: another process trains in it")
+    with process:
+        with refused, locked(path):
+            pytest.fail("it was let in")
+        process.kill()
+    with locked(path), refused, locked(path):  # the second call in one process is another, too
+        pytest.fail("it was let in")
+    with locked(path):
+        pass
+    assert list(path.iterdir()) == []

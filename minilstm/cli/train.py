@@ -3,6 +3,7 @@
 Ctrl-C saves a checkpoint; the same command with --resume goes on from the last one.
 """
 
+import contextlib
 import signal
 from dataclasses import asdict
 from pathlib import Path
@@ -40,7 +41,8 @@ def main(args: Args) -> None:
         if args.force or not checkpoint.holds_run(out) or (args.dry_run and not args.resume):
             _begin(args, given, out)
         elif args.resume:
-            _resume(args, given, out)
+            with contextlib.nullcontext() if args.dry_run else checkpoint.locked(out):
+                _resume(args, given, out)
         else:
             ways = "--resume goes on with it, --force overwrites it, --out names another folder"
             raise ml.InputError(f"{out} holds a run already: {ways}")
@@ -64,7 +66,7 @@ def _begin(args: Args, given: dict[str, Any], out: Path) -> None:
     if args.dry_run:
         return _show_plan(setup, out)
     threads = setup.train.threads or threads_now()
-    with thread_limit(threads):
+    with thread_limit(threads), checkpoint.locked(out):
         model = _new_model(setup, args.init_from)
         total = training.total_steps(model, setup.corpus.train, setup.train)
         record = runs.record(setup, total, args.init_from, threads)

@@ -10,7 +10,7 @@ import pytest
 from running import ENVIRONMENT, SMALL, assert_same, command, files, nonsense, weights
 
 from minilstm import training
-from minilstm.checkpoint import read_checkpoint, read_run, write_run
+from minilstm.checkpoint import locked, read_checkpoint, read_run, write_run
 from minilstm.metrics import COLUMNS, read_rows
 
 MASKS = ["--num-layers", "2", "--dropout", "0.2", "--output-dropout", "0.2", "--weight-drop", "0.2",
@@ -328,3 +328,26 @@ def test_metrics_of_a_process_killed_while_writing_a_row_are_mended(stopped, cli
     assert cli("train", "--resume", "--out", "run").code == 0
     lines = (folder / "run" / "metrics.csv").read_text().splitlines()
     assert [line.count(",") for line in lines] == [len(COLUMNS) - 1] * 13
+
+
+# --- two at once
+
+
+@pytest.mark.parametrize("how", [["--resume"], ["--force", *LONG]])
+def test_a_second_training_in_the_same_folder_is_refused_and_changes_nothing(
+    stopped, cli, folder, how
+):
+    before = files(folder)
+    with locked("run"):
+        done = cli("train", *how, "--out", "run")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == "error: run is in use: another process trains in it\n"
+    assert files(folder) == before
+    assert cli("train", "--resume", "--out", "run").code == 0
+
+
+def test_looking_at_a_run_needs_no_lock(stopped, cli):
+    with locked("run"):
+        for verb in (["train", "--resume", "--dry-run", "--out", "run"], ["info", "run"],
+                     ["sample", "run", "--length", "3"]):  # fmt: skip
+            assert cli(*verb).code == 0
