@@ -22,7 +22,8 @@ BLOCK = 1 << 17  # numbers
 def clip_by_global_norm(grads: Params, max_norm: float) -> Array:
     """Scale all gradients together, in place, so that their joint norm is at most max_norm.
 
-        norm = √(Σ over all entries of all tensors g²),   g ← g · min(1, max_norm / (norm + 1e-6))
+        norm = √(Σ over all entries of all tensors g²)                                        (N1)
+        g ← g · min(1, max_norm / (norm + 1e-6))                                              (N2)
 
     One factor for all tensors keeps the direction of the step; clipping each tensor by its own
     norm would not.
@@ -61,9 +62,9 @@ def clip_and_tensor_norms(grads: Params, max_norm: float | None) -> tuple[Array,
     xp = get_array_module(next(iter(grads.values())))
     squares = xp.stack([xp.vdot(g.reshape(-1), g.reshape(-1)) for g in grads.values()])
     squares = squares.astype(xp.float64)
-    norm = xp.sqrt(squares.sum())
+    norm = xp.sqrt(squares.sum())  # (N1)
     if max_norm is not None:
-        scale = xp.minimum(1.0, max_norm / (norm + 1e-6))
+        scale = xp.minimum(1.0, max_norm / (norm + 1e-6))  # (N2)
         unclipped = is_on_host(scale) and scale == 1  # a GPU is not waited for to learn that
         for g in () if unclipped else grads.values():
             g *= scale.astype(g.dtype)  # else float32 is scaled in double precision
@@ -193,9 +194,10 @@ class Adam(Optimizer):
     """Adam, with PyTorch's L2 penalty if weight_decay is set.
 
         g ← g + weight_decay · p
-        m ← β₁ m + (1 - β₁) g            the gradient's running mean
-        v ← β₂ v + (1 - β₂) g²           and its running mean square
-        p ← p - lr · m̂ / (√v̂ + ε),   m̂ = m / (1 - β₁ⁿ),  v̂ = v / (1 - β₂ⁿ) after n steps
+        m ← β₁ m + (1 - β₁) g            the gradient's running mean                          (A1)
+        v ← β₂ v + (1 - β₂) g²           and its running mean square                          (A2)
+        m̂ = m / (1 - β₁ⁿ),  v̂ = v / (1 - β₂ⁿ) after n steps                                   (A3)
+        p ← p - lr · m̂ / (√v̂ + ε)                                                             (A4)
 
     m and v start at zero, so after n steps they hold only the share 1 - βⁿ of a full mean; m̂ and
     v̂ divide by it.
@@ -237,18 +239,18 @@ class Adam(Optimizer):
         # One array for all that is made on the way: first (1 - β₁) g
         part = xp.multiply(g, 1 - beta1, out=xp.empty_like(p))
         m *= beta1
-        m += part
+        m += part  # (A1)
         xp.multiply(g, g, out=part)
         part *= 1 - beta2  # (1 - β₂) g²
         v *= beta2
-        v += part
-        # lr · m̂ / (√v̂ + ε), with the two corrections taken out of the arrays
+        v += part  # (A2)
+        # lr · m̂ / (√v̂ + ε), with the two corrections (A3) taken out of the arrays
         rate, correction = self.lr / (1 - beta1**self.steps), math.sqrt(1 - beta2**self.steps)
         xp.sqrt(v, out=part)
         part += self.eps * correction  # √v̂ + ε, times the correction
         xp.divide(m, part, out=part)
         part *= rate * correction
-        p -= part
+        p -= part  # (A4)
 
 
 class AdamW(Adam):

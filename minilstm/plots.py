@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from minilstm.backend import like, to_host
+from minilstm.backend import to_host
 from minilstm.errors import InputError, require
-from minilstm.model import ModelCache, ModelConfig, Params, backward, forward_with_cache
-from minilstm.nn.loss import softmax_cross_entropy
+from minilstm.model import ModelCache
 
 Axes = Any  # matplotlib.axes.Axes, not imported here
 _LEVEL = {"color": "0.2", "linestyle": "--", "linewidth": 1.0}  # a value to compare curves with
+_AT_A_LINE = 80  # characters of a text that is drawn
 
 
 def new_axes(mosaic: str = "A", width: float = 7.0, height: float = 4.0) -> list[Axes]:
@@ -149,7 +149,7 @@ def gates(text: Sequence[str], cache: ModelCache, axes: Sequence[Axes] | None = 
         axes = new_axes("ifogc", width=10, height=3.2)
     elif axes is None:
         axes = new_axes("i;f;o;g;c", width=3 + 0.22 * T, height=12)
-    labels = ["↵" if token == "\n" else repr(token)[1:-1].replace("$", r"\$") for token in text]
+    labels = [_label(token) for token in text]
     rotation = 90 if max(map(len, labels)) > 2 else 0
     for ax, (title, values, (low, high)) in zip(axes, panels, strict=True):
         grid = np.concatenate(values).T  # (H, T)
@@ -162,37 +162,11 @@ def gates(text: Sequence[str], cache: ModelCache, axes: Sequence[Axes] | None = 
     return list(axes)
 
 
-def gradient_norms(params: Params, config: ModelConfig, ids: ArrayLike) -> np.ndarray:
-    """How far back one loss is felt: ‖∂loss/∂h_t‖ and ‖∂loss/∂c_t‖ for every step t.
-
-    The loss is that of the last token alone; so all of the gradient at h_t and c_t has come from
-    step t+1, which is what `backward` returns of a step's initial state.
-
-    Args:
-        params, config: the model.
-        ids: T + 1 tokens, T ≥ 2: T are read, the last is to be predicted.
-    Returns:
-        dh and dc in one array (2, T-1, L): for the states after steps 0 … T-2, layer by layer.
-    """
-    column = like(np.reshape(ids, (-1, 1)), params["fc.b"])
-    caches, state = [], None
-    for t in range(len(column) - 1):
-        logits, state, cache = forward_with_cache(params, config, column[t : t + 1], state)
-        caches.append(cache)
-    _, dlogits = softmax_cross_entropy(logits, column[-1:])
-    norms, dstate = [], None
-    for cache in caches[:0:-1]:
-        _, dstate = backward(dlogits, cache, dstate)
-        norms.append([np.linalg.norm(to_host(d)[:, 0], axis=-1) for d in dstate])  # (2, L)
-        dlogits = 0 * dlogits  # earlier predictions have no part in this loss
-    return np.array(norms[::-1]).swapaxes(0, 1)
-
-
 def gradient_flow(dh: np.ndarray, dc: np.ndarray, ax: Axes | None = None) -> Axes:
     """‖dh_t‖ and ‖dc_t‖ against t, on a logarithmic axis: a straight line is exponential decay.
 
     Args:
-        dh, dc: (T, L), as `gradient_norms` returns them; the top layer is drawn.
+        dh, dc: (T, L), as `inside.gradient_norms` returns them; the top layer is drawn.
         ax: where to draw; None makes new axes.
     Returns:
         The axes.
@@ -205,6 +179,168 @@ def gradient_flow(dh: np.ndarray, dc: np.ndarray, ax: Axes | None = None) -> Axe
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend(frameon=False)
     return ax
+
+
+def gradient_reach(reach: np.ndarray, ax: Axes | None = None, chunk: int | None = None,
+                   text: Sequence[str] = ()) -> Axes:
+    """How far back each loss looks, as a picture; darker is more, each shade a factor.
+
+    Args:
+        reach: (T, T), ‖∂loss_t/∂h_s‖ as `inside.gradient_reach` returns it.
+        ax: where to draw; None makes new axes.
+        chunk: truncated BPTT's T: what lies in another chunk than its loss is crossed out.
+        text: the T tokens read, to label both axes.
+    Returns:
+        The axes.
+    """
+    from matplotlib.colors import LogNorm
+
+    ax = ax or new_axes(width=6.2, height=5)[0]
+    T, largest = len(reach), np.nanmax(reach)
+    scale = LogNorm(vmin=max(np.nanmin(reach), 1e-4 * largest), vmax=largest)
+    image = ax.imshow(reach, cmap="gray_r", norm=scale, interpolation="nearest")
+    ax.figure.colorbar(image, ax=ax, label="‖∂loss_t/∂h_s‖")
+    for first in range(chunk, T, chunk) if chunk else ():
+        corner, size = (-0.5, first - 0.5), (first, min(chunk or T, T - first))
+        ax.add_patch(_crossed_out(corner, *size))
+    ax.set(xlabel="s: the state h_s", ylabel="t: the loss of step t's prediction")
+    if text:
+        ax.set_xticks(range(T), [_label(token) for token in text], fontsize=6)
+        ax.set_yticks(range(T), [_label(token) for token in text], fontsize=6)
+    return ax
+
+
+def _crossed_out(corner: tuple[float, float], width: float, height: float) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle(corner, width, height, fill=False, hatch="xxx", edgecolor="C3", linewidth=1)
+
+
+def gradient_terms(terms: np.ndarray, axes: Sequence[Axes] | None = None) -> list[Axes]:
+    """The gradient of a weight as a sum over the steps: one picture for each term, and the total.
+
+    Args:
+        terms: (T, rows, columns), as `inside.gradient_terms` returns them.
+        axes: T + 1 of them; None makes new ones, one below the other.
+    Returns:
+        The axes; the total's is the last.
+    """
+    T, total = len(terms), terms.sum(axis=0)
+    letters = "abcdefghijklmnopqrstuvwxyz"[: T + 1]
+    require(T < 26, "each term has a picture of its own: at most 25 steps", T)
+    axes = axes or new_axes(";".join(letters), width=7, height=1.1 + 1.25 * (T + 1))
+    largest = np.abs([*terms, total]).max()
+    titles = [*(f"step {t}: h_{t - 1}ᵀ dz_{t}" for t in range(1, T + 1)), "their sum: dW_h"]
+    for ax, title, term in zip(axes, titles, [*terms, total], strict=True):
+        image = ax.imshow(term, cmap="gray", vmin=-largest, vmax=largest, aspect="auto",
+                          interpolation="nearest")  # fmt: skip
+        ax.set(title=f"{title}, norm {np.linalg.norm(term):.2g}", ylabel="h")
+        ax.label_outer()
+    axes[-1].set(xlabel="columns of dz: the gates i, f, g, o")
+    axes[-1].figure.colorbar(image, ax=list(axes), shrink=0.6)
+    return list(axes)
+
+
+def next_tokens(text: Sequence[str], probabilities: np.ndarray, symbols: Sequence[str],
+                ax: Axes | None = None, top: int = 5) -> Axes:
+    """What the model expected after each token: the likeliest ones under it, darker for likelier.
+
+    What came next is framed, where it is among them.
+
+    Args:
+        text: T tokens.
+        probabilities: (T, V), of the token after each.
+        symbols: the V symbols.
+        ax: where to draw; None makes new axes.
+        top: rows.
+    Returns:
+        The axes.
+    """
+    from matplotlib.patches import Rectangle
+
+    T, top = len(text), min(top, len(symbols))
+    ax = ax or new_axes(width=1.5 + 0.3 * T, height=1 + 0.3 * top)[0]
+    best = np.argsort(-probabilities, axis=1)[:, :top]  # (T, top)
+    shades = np.take_along_axis(probabilities, best, axis=1).T  # (top, T)
+    image = ax.imshow(shades, cmap="gray_r", vmin=0, vmax=1, aspect="auto")
+    for (row, t), p in np.ndenumerate(shades):
+        symbol = symbols[int(best[t, row])]
+        shown = "␣" if symbol == " " else _label(symbol)
+        ax.text(t, row, shown, ha="center", va="center", color="w" if p > 0.5 else "k")
+        if t + 1 < T and symbol == text[t + 1]:
+            ax.add_patch(Rectangle((t - 0.45, row - 0.45), 0.9, 0.9, fill=False, edgecolor="C3"))
+    ax.set_xticks(range(T), [_label(token) for token in text])
+    ax.set_yticks(range(top), [f"{row + 1}." for row in range(top)])
+    ax.xaxis.tick_top()
+    ax.set(title="token read", ylabel="expected next")
+    ax.figure.colorbar(image, ax=ax, label="probability")
+    return ax
+
+
+def saturation(cache: ModelCache, axes: Sequence[Axes] | None = None) -> list[Axes]:
+    """How often each unit's gates are nearly shut and nearly open: a point for each unit.
+
+    To the right: above 0.9 in that share of the steps; upwards: below 0.1. A unit in the corner of
+    "always open" keeps all it ever wrote; on the diagonal it is always one or the other.
+
+    Args:
+        cache: of `forward_with_cache`; the top layer is shown.
+        axes: three, where to draw; None makes new ones.
+    Returns:
+        The axes of i, f and o.
+    Source:
+        Karpathy, Johnson & Fei-Fei 2015.
+    """
+    layer = to_host(cache.layers[-1])
+    axes = axes or new_axes("ifo", width=10, height=3.8)
+    for ax, name, steps in zip(axes, ("input gate i", "forget gate f", "output gate o"),
+                               (layer.i, layer.f, layer.o), strict=True):  # fmt: skip
+        values = np.concatenate(steps)  # (T·B, H)
+        shut, opened = (values < 0.1).mean(axis=0), (values > 0.9).mean(axis=0)
+        ax.plot([0, 1], [1, 0], color="0.7", linewidth=0.8)
+        ax.plot(opened, shut, "o", color="0.1", markersize=4, alpha=0.4, markeredgewidth=0)
+        ax.set(title=name, xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal",
+               xlabel="share of steps above 0.9", ylabel="share of steps below 0.1")  # fmt: skip
+        ax.label_outer()
+    return list(axes)
+
+
+def coloured_text(text: str, values: ArrayLike, ax: Axes | None = None) -> Axes:
+    """The text with each character's background from black (-1) to white (1).
+
+    Args:
+        text: N characters.
+        values: (N,), such as one cell's tanh(c_t), each between -1 and 1.
+        ax: where to draw; None makes new axes.
+    Returns:
+        The axes.
+    Source:
+        Karpathy, Johnson & Fei-Fei 2015.
+    """
+    places, row, column = [], 0, 0
+    for sign in text:
+        places.append((row, column))
+        row, column = (row, column + 1) if column + 1 < _AT_A_LINE else (row + 1, 0)
+        if sign == "\n" and column > 0:
+            row, column = row + 1, 0
+    rows, columns = (max(of_all) + 1 for of_all in zip(*places, strict=True))
+    ax = ax or new_axes(width=1.5 + 0.12 * columns, height=0.6 + 0.24 * rows)[0]
+    grid = np.full((rows, columns), np.nan)
+    for place, value in zip(places, np.asarray(values), strict=True):
+        grid[place] = value
+    image = ax.imshow(grid, cmap="gray", vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
+    for (row, column), sign in zip(places, text, strict=True):
+        ink = "w" if grid[row, column] < 0 else "k"
+        ax.text(column, row, _label(sign) if sign != " " else "", color=ink, ha="center",
+                va="center", family="monospace", fontsize=8)  # fmt: skip
+    ax.set_axis_off()
+    ax.figure.colorbar(image, ax=ax, label="tanh c", pad=0.01, fraction=0.03, shrink=0.6)
+    return ax
+
+
+def _label(token: str) -> str:
+    """A token as a label: line ends are seen, and nothing is taken for mathematics."""
+    return "↵" if token == "\n" else repr(token)[1:-1].replace("$", r"\$")
 
 
 def gradient_error_curve(epsilons: ArrayLike, errors: ArrayLike, complex_step_error: float,

@@ -2,9 +2,11 @@
 
     @pytest.mark.gpu     needs a CUDA device that CuPy can see
     @pytest.mark.cupy    needs CuPy installed, no device
+    @pytest.mark.browser needs Chromium, and what the extra `docs` installs
 
 Where it is missing they are skipped, and the run ends with one line on how many were *not run*.
-MINILSTM_REQUIRE_GPU=1 and MINILSTM_REQUIRE_CUPY=1 make each of them fail instead.
+MINILSTM_REQUIRE_GPU=1, MINILSTM_REQUIRE_CUPY=1 and MINILSTM_REQUIRE_BROWSER=1 make each of them
+fail instead.
 
 CuPy is asked here, not minilstm.backend: a fault in the code under test must not be able to
 skip its own tests.
@@ -13,7 +15,9 @@ skip its own tests.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
+import shutil
 from collections import Counter
 from collections.abc import Callable
 
@@ -40,10 +44,20 @@ def gpu_is_missing() -> str | None:
     return None if cupy.is_available() else "CuPy finds no CUDA device here"
 
 
+@functools.cache
+def browser_is_missing() -> str | None:
+    """What is missing for a test marked `browser`; None if nothing is."""
+    for module in ("sphinx", "playwright"):
+        if importlib.util.find_spec(module) is None:
+            return f"{module} is not installed"
+    return None if shutil.which("chromium") else "there is no chromium"
+
+
 # marker: its name in the summary, the switch that demands it, the check
 NEEDS: dict[str, tuple[str, str, Callable[[], str | None]]] = {
     "gpu": ("GPU", "MINILSTM_REQUIRE_GPU", gpu_is_missing),
     "cupy": ("CuPy", "MINILSTM_REQUIRE_CUPY", cupy_is_missing),
+    "browser": ("browser", "MINILSTM_REQUIRE_BROWSER", browser_is_missing),
 }
 not_run = pytest.StashKey[Counter[str]]()
 

@@ -1,6 +1,7 @@
-"""docs/lstm_backward.md says what minilstm/nn/lstm.py does: the tags, the code, every number.
+"""docs/forward.md, backward.md and through_time.md say what minilstm/nn/lstm.py does: the tags, the
+code, every number. They are read here as one page.
 
-Three kinds of fenced block stand on the page. `math` carries the equations and their tags, `python`
+Three kinds of fenced block matter. `math` carries the equations and their tags, `python`
 is code of lstm.py, `text` is the arithmetic of the worked example, in lines of the form
 
     name = formula = the same with numbers = value        or        name = value
@@ -20,7 +21,10 @@ import pytest
 
 from minilstm.nn import lstm
 
-PAGE = (Path(__file__).parents[1] / "docs" / "lstm_backward.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = (DOCS / f"{name}.md" for name in ("forward", "backward", "through_time"))
+DIRECTIVE = re.compile(r"^```\{.*?^```$", re.MULTILINE | re.DOTALL)  # is Sphinx's
+PAGE = DIRECTIVE.sub("", "\n".join(page.read_text(encoding="utf-8") for page in PAGES))
 SOURCE = Path(lstm.__file__).read_text(encoding="utf-8")
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -290,7 +294,7 @@ def check_working(page, source):
 
 def test_the_page_has_the_blocks_that_the_tests_read():
     """A parser that finds nothing checks nothing. Change these counts with the page."""
-    assert {fence for fence, _ in FENCE.findall(PAGE)} == {"math", "python", "text"}
+    assert {fence for fence, _ in FENCE.findall(PAGE)} == {"math", "python", "text", "pycon"}
     assert len(re.findall("^```", PAGE, re.MULTILINE)) == 2 * len(FENCE.findall(PAGE))
     assert len(blocks(PAGE, "python")) == 15
     given, lines = read_example(PAGE)

@@ -214,3 +214,64 @@ def test_no_window_is_ever_opened_because_pyplot_is_never_imported(tmp_path):
     code = f"from minilstm import plots; plots.save(plots.new_axes()[0], {str(path)!r})"
     assert modules_after(code, "matplotlib.pyplot") == "[]"
     assert path.is_file()
+
+
+# --- a look inside
+
+
+def test_the_reach_is_drawn_on_a_logarithmic_scale_and_what_a_chunk_cuts_off_is_crossed_out():
+    reach = np.full((6, 6), np.nan)
+    reach[np.tril_indices(6, -1)] = 10.0 ** -np.arange(15)
+    ax = plots.gradient_reach(reach, chunk=2)
+    (image,) = ax.images
+    np.testing.assert_array_equal(image.get_array().filled(np.nan), reach)
+    assert (image.norm.vmin, image.norm.vmax) == (1e-4, 1)
+    corners = [(*patch.get_xy(), patch.get_width(), patch.get_height()) for patch in ax.patches]
+    assert corners == [(-0.5, 1.5, 2, 2), (-0.5, 3.5, 4, 2)]
+    assert plots.gradient_reach(reach).patches[:] == []
+    labelled = plots.gradient_reach(reach, text="ab\ncde")
+    for ticks in (labelled.get_xticklabels(), labelled.get_yticklabels()):
+        assert [tick.get_text() for tick in ticks] == ["a", "b", "↵", "c", "d", "e"]
+
+
+def test_the_terms_of_a_gradient_stand_above_their_sum_on_one_scale():
+    terms = np.random.default_rng(0).normal(size=(3, 2, 8))
+    axes = plots.gradient_terms(terms)
+    shown = [ax.images[0].get_array() for ax in axes]
+    np.testing.assert_array_equal(shown[:3], terms)
+    np.testing.assert_allclose(shown[3], terms.sum(axis=0))
+    assert len({ax.images[0].get_clim() for ax in axes}) == 1
+    assert axes[-1].get_title().startswith("their sum: dW_h, norm ")
+    with pytest.raises(InputError, match="at most 25 steps, got 26"):
+        plots.gradient_terms(np.zeros((26, 2, 8)))
+
+
+def test_under_each_token_stand_the_likeliest_next_and_what_came_is_framed():
+    odds = np.array([[0.1, 0.6, 0.3], [0.7, 0.1, 0.2]])
+    ax = plots.next_tokens("ab", odds, ["a", "b", " "], top=2)
+    assert [text.get_text() for text in ax.texts] == ["b", "a", "␣", "␣"]
+    np.testing.assert_array_equal(ax.images[0].get_array(), [[0.6, 0.7], [0.3, 0.2]])
+    (frame,) = ax.patches  # b came after a; what came after b is not known
+    assert frame.get_xy() == (-0.45, -0.45)
+
+
+def test_saturation_is_the_share_of_steps_in_which_a_gate_is_nearly_open_or_shut():
+    _, cache, _ = gates_of("abbacab", hidden_size=3)
+    axes = plots.saturation(cache)
+    f = np.concatenate(cache.layers[-1].f)
+    points = axes[1].lines[-1]
+    np.testing.assert_array_equal(points.get_xdata(), (f > 0.9).mean(axis=0))
+    np.testing.assert_array_equal(points.get_ydata(), (f < 0.1).mean(axis=0))
+    assert [ax.get_title() for ax in axes] == ["input gate i", "forget gate f", "output gate o"]
+
+
+def test_coloured_text_has_a_shade_and_a_sign_for_each_character():
+    text = "ab\nc" + "d" * 90
+    values = np.linspace(-1, 1, len(text))
+    ax = plots.coloured_text(text, values)
+    grid = ax.images[0].get_array()
+    assert grid.shape == (3, 80)  # a line of the text, and one that is too long
+    np.testing.assert_allclose(grid[0, :3], values[:3])
+    np.testing.assert_allclose(grid[1, :80], values[3:83])
+    assert grid[0, 3:].mask.all()
+    assert [sign.get_text() for sign in ax.texts][:4] == ["a", "b", "↵", "c"]

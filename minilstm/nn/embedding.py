@@ -40,7 +40,7 @@ def one_hot(ids: Array, V: int, dtype: Any, out: Array | None = None) -> Array:
 
 
 def embedding_forward(ids: Array, W: Array) -> Array:
-    """x = one_hot(ids) W, by looking the rows up.
+    """x = one_hot(ids) W, by looking the rows up.  (E1)
 
     Args:
         ids: (T, B) integers.
@@ -48,7 +48,7 @@ def embedding_forward(ids: Array, W: Array) -> Array:
     Returns:
         x (T, B, E).
     """
-    return W[ids]
+    return W[ids]  # (E1)
 
 
 def embedding_backward(dx: Array, ids: Array, V: int,
@@ -76,7 +76,7 @@ def embedding_backward(dx: Array, ids: Array, V: int,
     dW = array("dW", V, E)
     if V <= _LARGEST_ONE_HOT:
         rows = one_hot(id_rows, V, dx.dtype, out=array("one_hot", len(id_rows), V))
-        return xp.matmul(rows.T, dx_rows, out=dW)
+        return xp.matmul(rows.T, dx_rows, out=dW)  # (E2)
     dW[...] = 0
     xp.add.at(dW, id_rows, dx_rows)  # not dW[ids] += dx: that keeps one of several equal ids
     return dW

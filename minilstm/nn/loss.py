@@ -14,8 +14,8 @@ CACHED = 1 << 18  # numbers that the cache holds
 def softmax_cross_entropy(logits: Array, targets: Array) -> tuple[Array, Array]:
     """Mean cross-entropy of the softmax, and its gradient.
 
-        loss = 1/N Σ_n (log Σ_v exp(logits_nv) - logits_n,target_n),   N = T·B targets
-        ∂loss/∂logits_nv = (softmax(logits_n)_v - [v = target_n]) / N
+        loss = 1/N Σ_n (log Σ_v exp(logits_nv) - logits_n,target_n),   N = T·B targets        (S1)
+        ∂loss/∂logits_nv = (softmax(logits_n)_v - [v = target_n]) / N                         (S2)
 
     A uniform guess costs ln V nats.
 
@@ -123,8 +123,8 @@ def _summed(
 ) -> tuple[Array, Array]:
     """The sum of these targets' cross-entropies, and the gradient of it over N: (), (rows, V)."""
     nats, dlogits, sums = _nats(logits, targets, out)
-    dlogits /= sums * N  # the softmax over N
-    dlogits[get_array_module(logits).arange(targets.shape[0]), targets] -= 1 / N
+    dlogits /= sums * N  # the softmax over N  (S2)
+    dlogits[get_array_module(logits).arange(targets.shape[0]), targets] -= 1 / N  # (S2)
     return nats, dlogits
 
 
@@ -138,5 +138,5 @@ def _nats(logits: Array, targets: Array, out: Array | None = None) -> tuple[Arra
     of_targets = shifted[xp.arange(targets.shape[0]), targets]
     exps = xp.exp(shifted, out=shifted)  # in place: the largest array that there is
     sums = exps.sum(axis=1, keepdims=True)
-    nats = xp.log(sums[:, 0]) - of_targets
+    nats = xp.log(sums[:, 0]) - of_targets  # (S1)
     return nats.sum(dtype=xp.result_type(nats.dtype, xp.float64)), exps, sums

@@ -8,7 +8,8 @@ Names: dX is ∂loss/∂X and has X's shape. `_prev` belongs to step t-1, `_next
 
 The cell is elementwise and knows nothing of time; @fuse makes it one kernel on a GPU, and changes
 nothing on a CPU. The sequence owns the matrix products and the loop. The tags (L1)…(L9) number the
-forward's equations; backward carries them in reverse order, and docs/lstm_backward.md derives each.
+forward's equations; backward carries them in reverse order, and docs/ (forward, backward,
+through_time) derives each.
 Source: Hochreiter & Schmidhuber 1997; with the forget gate of Gers, Schmidhuber & Cummins 2000;
 one bias per layer.
 """

@@ -16,7 +16,7 @@ FLAGS = {
     "sample": ["prompt", "length", "temperature", "top-k", "top-p", "greedy", "stop", "seed",
                "stream", "device"],
     "eval": ["data", "split", "streams", "json", "device"],
-    "plot": ["what", "out", "text"],
+    "plot": ["what", "out", "text", "chunk", "follows", "layer", "unit"],
     "info": ["preset", "config", "set"],
     "convert": ["to", "from", "like", "out"],
     "data": [],

@@ -90,14 +90,46 @@ def test_gradient_flow_is_the_gradient_of_the_last_loss_at_every_state(on_run, t
 
 
 @pytest.mark.parametrize(
+    "what, shape",
+    [("gradient-reach", (5, 5)), ("gradient-terms", (8, 32)), ("next-tokens", (5, 6))],
+)
+def test_a_picture_of_a_text_has_its_shape(on_run, tmp_path, drawn, what, shape):
+    done = on_run("plot", "run", "--what", what, "--text", "to be ", "--out", tmp_path / "x.png")
+    assert (done.code, done.err) == (0, "")
+    assert drawn[0].images[0].get_array().shape == shape
+
+
+def test_saturation_has_a_point_for_each_unit(on_run, tmp_path, drawn):
+    assert on_run("plot", "run", "--what", "saturation", "--out", tmp_path / "s.png").code == 0
+    assert len(drawn[0].lines[-1].get_xdata()) == 8
+
+
+def test_a_cell_is_named_or_found(on_run, tmp_path, drawn):
+    cell = ["--what", "cell", "--text", "to be or not to be", "--out", tmp_path / "c.png"]
+    named = on_run("plot", "run", *cell, "--unit", "3")
+    assert named.out.splitlines()[0] == "unit 3 of layer 0"
+    found = on_run("plot", "run", *cell, "--follows", "word")
+    assert re.match(r"unit \d of layer \d follows word: r = -?0\.\d\d\n", found.out)
+    assert [len(ax.texts) for ax in drawn] == [18, 18]
+
+
+@pytest.mark.parametrize(
     "flags, message",
     [
         (["--what", "loss", "--out", "x.gif"], "a picture must end in .png, .svg or .pdf"),
         (["--what", "loss", "--text", "to", "--out", "x.png"], "--text has no part in --what loss"),
         (["--what", "gates", "--text", "", "--out", "x.png"], "--text must have at least 1 token"),
-        (["--what", "gates", "--text", "a" * 101, "--out", "x.png"], "can label 100 tokens"),
+        (["--what", "gates", "--text", "a" * 101, "--out", "x.png"], "can show 100 tokens"),
         (["--what", "gates", "--text", "é", "--out", "x.png"], "'é' at index 0"),
         (["--what", "gradient-flow", "--text", "to", "--out", "x.png"], "at least 3 tokens, got 2"),
+        (["--what", "loss", "--chunk", "4", "--out", "x.png"], "--chunk has no part in"),
+        (["--what", "gates", "--unit", "4", "--out", "x.png"], "--unit has no part in"),
+        (["--what", "gradient-reach", "--chunk", "0", "--out", "x.png"], "--chunk must be a posi"),
+        (["--what", "cell", "--out", "x.png"], "needs either --follows or --layer and --unit"),
+        (["--what", "cell", "--unit", "8", "--out", "x.png"], "--unit must be below 8, got 8"),
+        (["--what", "cell", "--unit", "0", "--layer", "9", "--out", "x.png"], "--layer must be be"),
+        (["--what", "cell", "--follows", "quotes", "--text", "to be", "--out", "x.png"],
+         "must have what is to be followed: quotes, got 'to be'"),
         (["--what", "weights", "--out", "x.png"], "invalid choice: 'weights'"),
         (["--what", "loss"], "--out"),
     ],

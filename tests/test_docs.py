@@ -1,0 +1,241 @@
+"""The pages say what the package does: their tags, names, flags and numbers exist, and their code
+runs."""
+
+import ast
+import doctest
+import json
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import museum
+import numpy as np
+import pytest
+
+import minilstm as ml
+from minilstm import __main__ as command_line
+from minilstm import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+SNIPPETS = sorted(DOCS.glob("snippets/*.md"))
+PAGES = sorted([ROOT / "README.md", *DOCS.glob("*.md"), *DOCS.glob("source/*.md")])
+EXTENSIONS = DOCS / "_ext"
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+ids_of_pages = {"ids": [str(page.relative_to(ROOT)) for page in PAGES]}
+
+
+def text_of(page):
+    return page.read_text(encoding="utf-8")
+
+
+def extension(name):
+    """A module of docs/_ext, which imports Sphinx."""
+    pytest.importorskip("sphinx")
+    return runpy.run_path(str(EXTENSIONS / f"{name}.py"))
+
+
+# --- tags; those of lstm.py are test_derivation.py's
+
+
+@pytest.mark.parametrize(
+    "letter, page, source",
+    [
+        ("E", "forward.md", "nn/embedding.py"),
+        ("S", "backward.md", "nn/loss.py"),
+        ("N", "models.md", "optim.py"),
+        ("A", "models.md", "optim.py"),
+    ],
+)
+def test_every_tag_of_a_source_is_an_equation_of_its_page_and_the_other_way_round(
+    letter, page, source
+):
+    equations = re.findall(rf"\\tag\{{({letter}\d+)\}}", text_of(DOCS / page))
+    tags = re.findall(rf"\(({letter}\d+)\)", text_of(ROOT / "minilstm" / source))
+    assert sorted(equations) == sorted(set(tags)) != []
+
+
+def test_no_page_has_an_equation_twice_and_no_tag_is_nobodys():
+    equations = [tag for page in PAGES for tag in re.findall(r"\\tag\{(\w+)\}", text_of(page))]
+    assert len(equations) == len(set(equations))
+    assert {tag[0] for tag in equations} == set("LESNA")
+
+
+# --- names and flags
+
+
+def known_flags():
+    """Every flag of the command line and of the scripts that the pages name."""
+    sources = [*(ROOT / "examples").glob("*.py"), *(ROOT / "tests" / "campaigns").glob("*.py")]
+    flags = {flag for path in sources for flag in re.findall(r'"(--[a-z][a-z-]*)"', text_of(path))}
+    for verb in command_line._VERBS.values():
+        parser = cli.Parser()
+        verb.add_flags(parser)
+        flags |= set(parser._option_string_actions)
+    return flags
+
+
+OF_OTHERS = {"--depth"}  # flags of programs that are not ours
+
+
+@pytest.mark.parametrize("page", PAGES, **ids_of_pages)
+def test_every_flag_that_a_page_names_exists(page):
+    named = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", text_of(page)))
+    assert named - known_flags() - OF_OTHERS <= {"--json", "--help"}
+
+
+@pytest.mark.parametrize("page", PAGES, **ids_of_pages)
+def test_every_public_name_that_a_page_mentions_exists(page):
+    for name in set(re.findall(r"\b(?:ml|minilstm)\.([A-Za-z_]+)\b", text_of(page))):
+        assert hasattr(ml, name) or (ROOT / "minilstm" / f"{name}.py").exists(), name
+
+
+@pytest.mark.parametrize("page", PAGES, **ids_of_pages)
+def test_every_file_that_a_page_names_exists(page):
+    text = text_of(page)
+    links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", text)
+    for link in links:
+        assert (page.parent / link).exists(), link
+    for path in re.findall(r"`((?:minilstm|tests|examples|docs)/[\w./-]+\.\w+)`", text):
+        assert (ROOT / path).exists(), path
+
+
+# --- code
+
+
+@pytest.mark.parametrize("page", PAGES, **ids_of_pages)
+def test_the_examples_on_a_page_run_and_print_what_stands_there(page, tmp_path, monkeypatch):
+    from sybil import Sybil
+    from sybil.parsers.markdown import PythonCodeBlockParser
+
+    vocab = ml.CharVocabulary.from_text("".join(map(chr, range(32, 127))))
+    config = ml.ModelConfig(len(vocab), hidden_size=4)
+    params = ml.init_params(config, np.random.default_rng(0))
+    ml.LanguageModel(config, params, vocab).save(
+        tmp_path / "runs" / "first"
+    )  # which README's example loads
+    monkeypatch.chdir(tmp_path)
+    flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+    sessions = PythonCodeBlockParser(doctest_optionflags=flags)
+    sessions.codeblock_parser.language = "pycon"
+    parsers = [sessions] + ([PythonCodeBlockParser()] if page.name == "README.md" else [])
+    for example in Sybil(parsers).parse(page):
+        example.evaluate()
+
+
+def test_there_are_examples_to_run():
+    assert sum(text_of(page).count("```pycon") for page in PAGES) >= 12
+    assert text_of(ROOT / "README.md").count("```python\n") == 1
+
+
+# --- numbers
+
+
+def test_readmes_table_of_speeds_is_the_recorded_benchmark():
+    rows = json.loads(text_of(DOCS / "benchmark.json"))
+    rows = {row["row"]: row for row in rows["rows"]} if "rows" in rows else rows
+    for name in ("hello", "small", "deep", "windows", "wiki-chars", "wiki-words"):
+        (line,) = re.findall(rf"^\| {name} \|.*$", text_of(ROOT / "README.md"), re.M)
+        cells = [cell.strip() for cell in line.strip("| ").split("|")]
+        assert cells[4] == f"{rows[name]['ratio']:.2f}", line
+
+
+# --- the annotated source
+
+
+@pytest.mark.parametrize("module", ["nn/lstm.py", "nn/loss.py", "model.py", "optim.py"])
+def test_annotated_source_has_every_line_of_code_and_every_docstring(module):
+    source = text_of(ROOT / "minilstm" / module)
+    rows = list(extension("sources")["rows"](source))
+    shown = [line.split() for _, code in rows for line in code.splitlines() if line.strip()]
+    tree = ast.parse(source)
+    silent = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
+            node
+        ):
+            silent |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    wanted = [
+        line.split()
+        for number, line in enumerate(source.splitlines(), 1)
+        if line.strip() and not line.strip().startswith("#") and number not in silent
+    ]
+    assert shown == wanted
+    prose = " ".join(text for text, _ in rows)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and (doc := ast.get_docstring(node)):
+            assert doc.splitlines()[0] in prose
+
+
+def test_a_docstring_becomes_lists_formulas_and_examples():
+    as_markdown = extension("sources")["as_markdown"]
+    doc = "Sum.\n\n    s = Σ x\n\nArgs:\n    x: (N,),\n        finite.\n\n>>> 1 + 1\n2\n"
+    assert as_markdown(doc).splitlines() == [
+        "Sum.", "", "    s = Σ x", "", "**Args**", "", "- `x`: (N,),", "  finite.", "",
+        "```pycon", ">>> 1 + 1", "2", "```",
+    ]  # fmt: skip
+
+
+# --- the museum
+
+
+def test_every_exhibit_is_on_the_page_and_every_one_that_trains_was_trained():
+    shown = re.findall(r"^```\{museum\} (\S+)$", text_of(DOCS / "museum.md"), re.M)
+    assert set(shown) == {bug.file for bug in museum.BUGS}
+    seen = json.loads(text_of(DOCS / "museum.json"))
+    untrained = {bug.name for bug in museum.BUGS} - set(seen["bugs"])
+    files = {bug.file for bug in museum.BUGS if bug.name in untrained}
+    assert files == {"gradcheck.py", "torch_weights.py"}
+
+
+# --- the exercise
+
+
+def test_the_worked_gru_passes_its_own_check(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "gru.py"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(ml.__file__).parents[1])},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("every gradient is right\n")
+
+
+def test_the_worked_gru_is_pytorchs():
+    import torch
+
+    gru = runpy.run_path(str(ROOT / "examples" / "gru.py"))
+    T, B, D, H = 5, 3, 4, 6
+    module = torch.nn.GRU(D, H, dtype=torch.float64)
+    rng = np.random.default_rng(0)
+    x, h_0, upstream = (
+        rng.normal(size=(T, B, D)),
+        rng.normal(size=(B, H)),
+        rng.normal(size=(T, B, H)),
+    )
+    weights = {name: p.detach().numpy() for name, p in module.named_parameters()}
+    W_x, W_h = weights["weight_ih_l0"].T.copy(), weights["weight_hh_l0"].T.copy()
+    hs, cache = gru["gru_forward"](x, h_0, W_x, W_h, weights["bias_ih_l0"], weights["bias_hh_l0"])
+    dx, dh_0, grads = gru["gru_backward"](upstream, cache)
+
+    tx, th = torch.tensor(x, requires_grad=True), torch.tensor(h_0[None], requires_grad=True)
+    ths, _ = module(tx, th)
+    (ths * torch.tensor(upstream)).sum().backward()
+    np.testing.assert_allclose(hs, ths.detach().numpy(), rtol=0, atol=1e-14)
+    theirs = {name: p.grad.numpy() for name, p in module.named_parameters()}
+    pairs = [
+        (dx, tx.grad.numpy()),
+        (dh_0, th.grad.numpy()[0]),
+        (grads["W_x"], theirs["weight_ih_l0"].T),
+        (grads["W_h"], theirs["weight_hh_l0"].T),
+        (grads["b_x"], theirs["bias_ih_l0"]),
+        (grads["b_h"], theirs["bias_hh_l0"]),
+    ]
+    for ours, other in pairs:
+        np.testing.assert_allclose(ours, other, rtol=0, atol=1e-12 * np.abs(other).max())
