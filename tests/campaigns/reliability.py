@@ -369,12 +369,13 @@ def long(steps: int) -> None:
 
 
 LARGE = """
-import json, resource, sys
+import json, re, sys
+from pathlib import Path
 import numpy as np
 import minilstm as ml
 
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 
 before = peak()
 corpus = ml.load_corpus(sys.argv[1], level="char")
