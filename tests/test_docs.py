@@ -135,13 +135,41 @@ def test_there_are_examples_to_run():
 # --- numbers
 
 
-def test_readmes_table_of_speeds_is_the_recorded_benchmark():
-    rows = json.loads(text_of(DOCS / "benchmark.json"))
-    rows = {row["row"]: row for row in rows["rows"]} if "rows" in rows else rows
-    for name in ("hello", "small", "deep", "windows", "wiki-chars", "wiki-words"):
-        (line,) = re.findall(rf"^\| {name} \|.*$", text_of(ROOT / "README.md"), re.M)
-        cells = [cell.strip() for cell in line.strip("| ").split("|")]
-        assert cells[4] == f"{rows[name]['ratio']:.2f}", line
+SPEEDS = {
+    **{name: name for name in ("hello", "small", "deep", "windows", "wiki-chars", "wiki-words")},
+    "2,000 characters sampled": "sampling-chars",
+    "2,000 words sampled": "sampling-words",
+    "111,540 characters scored, 64 streams": "evaluation",
+    "the same in one pass": "evaluation-1",
+}
+
+
+@pytest.mark.parametrize("label", SPEEDS)
+def test_readmes_table_of_speeds_is_the_recorded_benchmark(label):
+    rows = {row["row"]: row for row in json.loads(text_of(DOCS / "benchmark.json"))["rows"]}
+    row = rows[SPEEDS[label]]
+    (line,) = re.findall(rf"^\| {label} \|.*$", text_of(ROOT / "README.md"), re.M)
+    *_, ours, theirs, ratio, memory = [cell.strip() for cell in line.split("|")[1:-1]]
+    ms = (row["milliseconds"][side] for side in ("ours", "torch"))
+    assert (ours, theirs) == tuple(f"{x:.1f}" if x < 10 else f"{x:.0f}" for x in ms)
+    assert ratio == f"{row['ratio']:.2f}"
+    peaks = row.get("peak_bytes") or {}
+    assert memory == " / ".join(f"{peaks[side] / 1e6:.0f}" for side in peaks)
+
+
+def recorded(preset):
+    """The validation losses of a preset's rows."""
+    files = sorted((DOCS / "results").glob(f"{preset}-[0-9].json"))
+    return [json.loads(text_of(file))["best"]["loss"] for file in files]
+
+
+def test_readmes_losses_of_presets_are_the_recorded_ones():
+    readme = text_of(ROOT / "README.md")
+    three, (hour,) = recorded("shakespeare"), recorded("shakespeare-hour")
+    bold = r"^\| \*\*([\d.]+)\*\* .*"
+    (line,) = re.findall(bold + r"`shakespeare` below.*worst ([\d.]+)", readme, re.M)
+    assert line == (f"{sum(three) / len(three):.3f}", f"{max(three):.3f}")
+    assert re.findall(bold + "`shakespeare-hour`", readme, re.M) == [f"{hour:.3f}"]
 
 
 # --- the annotated source
