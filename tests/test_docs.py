@@ -1,7 +1,6 @@
 """The pages say what the package does: their tags, names, flags and numbers exist, and their code
 runs."""
 
-import ast
 import doctest
 import json
 import os
@@ -23,7 +22,6 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 SNIPPETS = sorted(DOCS.glob("snippets/*.md"))
 PAGES = sorted([ROOT / "README.md", *DOCS.glob("*.md"), *DOCS.glob("source/*.md")])
-EXTENSIONS = DOCS / "_ext"
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 ids_of_pages = {"ids": [str(page.relative_to(ROOT)) for page in PAGES]}
@@ -31,12 +29,6 @@ ids_of_pages = {"ids": [str(page.relative_to(ROOT)) for page in PAGES]}
 
 def text_of(page):
     return page.read_text(encoding="utf-8")
-
-
-def extension(name):
-    """A module of docs/_ext, which imports Sphinx."""
-    pytest.importorskip("sphinx")
-    return runpy.run_path(str(EXTENSIONS / f"{name}.py"))
 
 
 # --- tags; those of lstm.py are test_derivation.py's
@@ -172,40 +164,19 @@ def test_readmes_losses_of_presets_are_the_recorded_ones():
     assert re.findall(bold + "`shakespeare-hour`", readme, re.M) == [f"{hour:.3f}"]
 
 
-# --- the annotated source
+def test_the_page_of_reliability_is_what_its_figures_make_it_and_all_of_them_are_good():
+    import reliability
 
-
-@pytest.mark.parametrize("module", ["nn/lstm.py", "nn/loss.py", "model.py", "optim.py"])
-def test_annotated_source_has_every_line_of_code_and_every_docstring(module):
-    source = text_of(ROOT / "minilstm" / module)
-    rows = list(extension("sources")["rows"](source))
-    shown = [line.split() for _, code in rows for line in code.splitlines() if line.strip()]
-    tree = ast.parse(source)
-    silent = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
-            node
-        ):
-            silent |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
-    wanted = [
-        line.split()
-        for number, line in enumerate(source.splitlines(), 1)
-        if line.strip() and not line.strip().startswith("#") and number not in silent
-    ]
-    assert shown == wanted
-    prose = " ".join(text for text, _ in rows)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and (doc := ast.get_docstring(node)):
-            assert doc.splitlines()[0] in prose
-
-
-def test_a_docstring_becomes_lists_formulas_and_examples():
-    as_markdown = extension("sources")["as_markdown"]
-    doc = "Sum.\n\n    s = Σ x\n\nArgs:\n    x: (N,),\n        finite.\n\n>>> 1 + 1\n2\n"
-    assert as_markdown(doc).splitlines() == [
-        "Sum.", "", "    s = Σ x", "", "**Args**", "", "- `x`: (N,),", "  finite.", "",
-        "```pycon", ">>> 1 + 1", "2", "```",
-    ]  # fmt: skip
+    assert text_of(DOCS / "reliability.md") == reliability.page()
+    seen = json.loads(text_of(DOCS / "reliability.json"))
+    assert seen["kills"]["times"] >= 200
+    assert all(name.endswith("same to the last bit") for name in seen["kills"]["outcomes"])
+    assert seen["damage"]["times"] >= 2000
+    assert seen["damage"]["others"] == []
+    assert seen["damage"]["slowest_ms"] < 1000
+    assert seen["long"]["steps"] >= 20_000
+    assert seen["long"]["growth"] < 0.01
+    assert seen["long"]["files_early"] == seen["long"]["files_late"]
 
 
 # --- the museum

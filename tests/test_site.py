@@ -1,5 +1,7 @@
 """The documentation as a reader sees it: built, and every page opened in a real browser."""
 
+import ast
+import runpy
 import shutil
 import subprocess
 import sys
@@ -86,3 +88,44 @@ def test_katexs_two_halves_draw_a_subscript_smaller_than_its_letter(site, browse
     }""")
     assert sizes[0] < 0.8 * sizes[1]
     page.close()
+
+
+# --- the annotated source
+
+
+@pytest.fixture(scope="module")
+def sources():
+    """What docs/_ext/sources.py defines; it imports Sphinx."""
+    return runpy.run_path(str(DOCS / "_ext" / "sources.py"))
+
+
+@pytest.mark.parametrize("module", ["nn/lstm.py", "nn/loss.py", "model.py", "optim.py"])
+def test_annotated_source_has_every_line_of_code_and_every_docstring(module, sources):
+    source = (DOCS.parent / "minilstm" / module).read_text(encoding="utf-8")
+    rows = list(sources["rows"](source))
+    shown = [line.split() for _, code in rows for line in code.splitlines() if line.strip()]
+    tree = ast.parse(source)
+    silent = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
+            node
+        ):
+            silent |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    wanted = [
+        line.split()
+        for number, line in enumerate(source.splitlines(), 1)
+        if line.strip() and not line.strip().startswith("#") and number not in silent
+    ]
+    assert shown == wanted
+    prose = " ".join(text for text, _ in rows)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and (doc := ast.get_docstring(node)):
+            assert doc.splitlines()[0] in prose
+
+
+def test_a_docstring_becomes_lists_formulas_and_examples(sources):
+    doc = "Sum.\n\n    s = Σ x\n\nArgs:\n    x: (N,),\n        finite.\n\n>>> 1 + 1\n2\n"
+    assert sources["as_markdown"](doc).splitlines() == [
+        "Sum.", "", "    s = Σ x", "", "**Args**", "", "- `x`: (N,),", "  finite.", "",
+        "```pycon", ">>> 1 + 1", "2", "```",
+    ]  # fmt: skip

@@ -23,6 +23,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 import tracemalloc
 from pathlib import Path
@@ -405,6 +406,10 @@ def large(megabytes: int) -> None:
 
 
 def write() -> None:
+    PAGE.write_text(page(), encoding="utf-8")
+
+
+def page() -> str:
     seen = json.loads(RECORD.read_text())
     kills, damage, long, large = (seen[part] for part in ("kills", "damage", "long", "large"))
     MB = 1e6
@@ -413,7 +418,7 @@ def write() -> None:
         lines = ["| outcome | times |", "|---|---|"]
         return "\n".join(lines + [f"| {name} | {count} |" for name, count in outcomes.items()])
 
-    PAGE.write_text(f"""# Reliability
+    text = f"""# Reliability
 
 *This page is written by `python tests/campaigns/reliability.py write`, from figures measured
 there.*
@@ -442,7 +447,9 @@ another shape
 or dtype or not finite, sizes of up to 5,000 digits, keys twice, a format of the future. In half of
 the cases the
 fingerprints were made true again, so that the parsers and the checks of shapes, types, sizes and
-numbers are what refuses. The slowest answer took {damage["slowest_ms"]:.0f} ms, the most memory was
+numbers are what refuses. What was loaded is compared with what the files hold: with the old
+fingerprints a change that had changed nothing (a tensor cut to its own length), with new ones a
+number made another. The slowest answer took {damage["slowest_ms"]:.0f} ms, the most memory was
 {damage["largest_bytes"] / MB:.1f} MB.
 
 {table(damage["outcomes"])}
@@ -461,7 +468,9 @@ loading it took {(large["loaded"] - large["before"]) / MB:.0f} MB at its peak, t
 {(large["trained"] - large["before"]) / MB:.0f} MB.
 
 Commits: {", ".join(f"{part} {seen[part]['commit']}" for part in seen)}.
-""")
+"""
+    plain = (part if part[0] in "#|" else textwrap.fill(part, 99) for part in text.split("\n\n"))
+    return "\n\n".join(plain).rstrip() + "\n"
 
 
 def main() -> None:
