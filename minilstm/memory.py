@@ -10,10 +10,12 @@ from minilstm.model import ModelConfig
 from minilstm.nn import embedding, loss, lstm_steps
 
 _PROGRAM = 80_000_000  # bytes of Python, NumPy and its matrix library
+_FORK = 15_000_000  # and what a process forked from it has of that for itself
 
 
 def estimate_memory(config: ModelConfig, B: int, T: int, dtype_bytes: int = 4,
-                    optimizer: str = "adam", keep_best: bool = True) -> dict[str, int]:
+                    optimizer: str = "adam", keep_best: bool = True,
+                    processes: int = 1) -> dict[str, int]:
     """The bytes that training needs at the fullest moment of a step.
 
     Args:
@@ -23,11 +25,12 @@ def estimate_memory(config: ModelConfig, B: int, T: int, dtype_bytes: int = 4,
         optimizer: "adam", "adamw" or "sgd".
         keep_best: whether there is a copy of the best weights, as `train` makes one where a text
             validates.
+        processes: that a batch is shared out to (`workers.processes`).
     Returns:
         The bytes of "parameters", "optimizer" and "best weights", which stay; of "step", what
         comes and goes with each step, at its fullest; of the "program" itself; and "total". Each
-        further process that a batch is shared out to (`workers.shares`) adds what is not counted
-        here: itself, and weights, their copies and gradients of its own.
+        process has what it needs for its own sequences; all share one copy of the parameters, and
+        each but the first has gradients that the first sees too.
 
     >>> sizes = estimate_memory(ModelConfig(65, 512, 1, embedding_size=512), B=128, T=256)
     >>> print({name: f"{size / 1e6:.0f} MB" for name, size in sizes.items()})
@@ -35,6 +38,7 @@ def estimate_memory(config: ModelConfig, B: int, T: int, dtype_bytes: int = 4,
      'program': '80 MB', 'total': '630 MB'}
     """
     V, H, E, L = config.vocab_size, config.hidden_size, config.embedding_size, config.num_layers
+    B = math.ceil(B / processes)
     N = T * B  # rows of all matrices that have one row for each token
     D = [V if E is None else E] + [H] * (L - 1)  # columns of what each layer reads
     dropped = [config.embedding_dropout > 0] + [config.dropout > 0] * (L - 1)
@@ -78,8 +82,10 @@ def estimate_memory(config: ModelConfig, B: int, T: int, dtype_bytes: int = 4,
     update = anew + temporaries * min(max(sizes), optim.BLOCK)
     state = 2 * 2 * L * B * H  # h and c, old and new
 
+    step = processes * (stays + state + max(kept + max(moments), update))
+    step += processes * sum(sizes) if processes > 1 else 0  # what they share
     numbers = {"parameters": sum(sizes), "optimizer": copies * sum(sizes),
-               "best weights": sum(sizes) if keep_best else 0,
-               "step": stays + state + max(kept + max(moments), update)}
-    parts = {name: size * dtype_bytes for name, size in numbers.items()} | {"program": _PROGRAM}
+               "best weights": sum(sizes) if keep_best else 0, "step": step}
+    parts = {name: size * dtype_bytes for name, size in numbers.items()}
+    parts["program"] = _PROGRAM + (processes - 1) * _FORK
     return parts | {"total": sum(parts.values())}

@@ -33,20 +33,31 @@ TRAINING, EVALUATION = 1 << 16, 1 << 20  # numbers that are worth a process: one
 def shares(params: Params, B: int, numbers: int, worth: int) -> list[slice]:
     """Which of B sequences each process reads; one slice of all where a batch is not shared out.
 
-    There are at most as many processes as the matrix products take threads, and each has at least
-    `worth` numbers of hs, and half as many as there are parameters, since these are copied to it
-    and their gradients back. It needs Linux's fork, a CPU, and the program's main thread.
-
     Args:
         params: the model's.
+        B, numbers, worth: as for `processes`.
+    """
+    on_host = is_on_host(params["fc.b"])
+    n = processes(sum(p.size for p in params.values()), B, numbers, worth) if on_host else 1
+    return [slice(k * B // n, (k + 1) * B // n) for k in range(n)]
+
+
+def processes(parameters: int, B: int, numbers: int, worth: int) -> int:
+    """How many processes a batch is shared out to, on a CPU.
+
+    There are at most as many as the matrix products take threads, and each has at least `worth`
+    numbers of hs, and half as many as there are parameters, since these are copied to it and
+    their gradients back. It needs Linux's fork and the program's main thread.
+
+    Args:
+        parameters: numbers in all of them together.
         B: sequences.
         numbers: of all layers' hs (T, B, H) together.
         worth: TRAINING or EVALUATION.
     """
-    n = min(B, numbers // max(worth, sum(p.size for p in params.values()) // 2))
+    n = min(B, numbers // max(worth, parameters // 2))
     alone = threading.current_thread() is threading.main_thread() and sys.platform == "linux"
-    n = min(n, threads_now()) if n > 1 and alone and is_on_host(params["fc.b"]) else 1
-    return [slice(k * B // n, (k + 1) * B // n) for k in range(n)]
+    return min(n, threads_now()) if n > 1 and alone else 1
 
 
 def shared_out(work: Callable[..., Answer], params: Params, arguments: Sequence[tuple[Any, ...]],

@@ -1,10 +1,15 @@
 """The estimate of a step's memory against what a step allocates."""
 
+import json
+import math
+import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from minilstm import workers
 from minilstm.memory import estimate_memory
 from minilstm.model import ModelConfig, init_params, loss_and_grads
 from minilstm.nn import loss
@@ -70,6 +75,32 @@ def test_the_estimate_is_within_a_tenth_of_what_a_step_allocates(
     arrays = estimate["total"] - estimate["program"]
     with thread_limit(1):  # and so in one process: what is in another, nobody traces here
         assert arrays == pytest.approx(measured(config, B, T, optimizer, dtype), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "row, config, B, T, processes",
+    [
+        ("hello", ModelConfig(65), 1, 10, 1),
+        ("small", ModelConfig(65), 32, 50, 2),
+        ("deep", ModelConfig(65, 256, 2, 64), 64, 64, 2),
+        ("windows", ModelConfig(65, 512, 1, 512), 128, 256, 2),
+        ("wiki-chars", ModelConfig(283, 1024, 1, 512), 64, 100, 1),
+        ("wiki-words", ModelConfig(28_782, 400, 2, 400), 20, 35, 1),
+    ],
+)
+def test_the_estimate_is_within_a_tenth_of_the_benchmarks_peaks_all_processes_together(
+    row, config, B, T, processes, monkeypatch
+):
+    parameters = sum(map(math.prod, config.parameter_shapes().values()))
+    numbers = T * B * config.hidden_size * config.num_layers
+    monkeypatch.setattr(workers, "threads_now", lambda: 2)
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert workers.processes(parameters, B, numbers, workers.TRAINING) == processes
+    recorded = json.loads((Path(__file__).parents[1] / "docs" / "benchmark.json").read_text())
+    (peak,) = (its["peak_bytes"]["ours"] for its in recorded["rows"] if its["row"] == row)
+    estimate = estimate_memory(config, B, T, keep_best=False, processes=processes)
+    program = estimate_memory(config, B, T)["program"]  # the peaks are above the imports'
+    assert estimate["total"] - program == pytest.approx(peak, rel=0.1, abs=2e6)
 
 
 def test_the_parts_add_up_and_those_that_stay_are_copies_of_the_parameters():

@@ -5,10 +5,8 @@ The settings are given as to train; the memory is what a training step takes.
 
 from dataclasses import asdict
 
-import numpy as np
-
 import minilstm as ml
-from minilstm import checkpoint, memory, settings
+from minilstm import checkpoint, settings
 from minilstm.cli import Args, Parser, runs, show
 from minilstm.threads import threads_now
 
@@ -33,8 +31,8 @@ def main(args: Args) -> None:
         lines.append(f"{run.path}: {run.vocabulary!r}")
         for name, value in asdict(run.config).items():
             lines.append(f"  {name} = {settings.spell(value)}")
-        batch, bytes_each = (flat["batch_size"], flat["seq_len"]), np.dtype(flat["dtype"]).itemsize
-        sizes = memory.estimate_memory(run.config, *batch, bytes_each, flat["optimizer"])
+        batch = flat["batch_size"], flat["seq_len"]
+        sizes = runs.memory_of(run.config, flat, batch, device)
         lines += runs.size_lines(run.config, batch, flat["dtype"], sizes)
         for which in checkpoint.POINTERS:
             if checkpoint.has_checkpoint(run, which):

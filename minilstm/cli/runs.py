@@ -12,6 +12,7 @@ import numpy as np
 import minilstm as ml
 from minilstm import checkpoint, generation, memory, settings, training
 from minilstm.errors import InputError, check_positive_int, quote
+from minilstm.workers import TRAINING, processes
 
 VERSIONS = {"minilstm": ml.__version__, "numpy": np.__version__,
             "python": platform.python_version()}  # fmt: skip
@@ -64,6 +65,16 @@ class Setup:
             yield f"{steps:,} steps, {epochs:.3g} epochs, on {self.device}"
 
 
+def memory_of(model: ml.ModelConfig, flat: Mapping[str, Any], batch: tuple[int, int],
+              device: str, keep_best: bool = True) -> dict[str, int]:
+    """estimate_memory, for as many processes as the batch would be shared out to here."""
+    (B, T), units = batch, model.hidden_size * model.num_layers
+    parameters = sum(map(math.prod, model.parameter_shapes().values()))
+    n = processes(parameters, B, T * B * units, TRAINING) if device == "cpu" else 1
+    bytes_each = np.dtype(flat["dtype"]).itemsize
+    return memory.estimate_memory(model, B, T, bytes_each, flat["optimizer"], keep_best, n)
+
+
 def size_lines(model: ml.ModelConfig, batch: tuple[int, int], dtype: str,
                sizes: dict[str, int]) -> Iterator[str]:
     """How large a model is, and what a training step with it takes."""
@@ -87,7 +98,7 @@ def prepare(given: Mapping[str, Any], source: checkpoint.Run | None = None) -> S
     own = {table: settings.of_table(table, flat) for table in settings.TABLES}
     train, run = ml.TrainConfig(**own["train"]), settings.RunConfig(**own["run"])
     ml.ModelConfig(vocab_size=1, **own["model"])  # may be refused before the text is read
-    device, bytes_each = ml.choose_device(run.device), np.dtype(run.dtype).itemsize
+    device = ml.choose_device(run.device)
     corpus = settings.DataConfig(**own["data"]).load(vocab)
     if (tokens := len(corpus.train)) < 2:
         raise InputError(f"need a text of at least 2 tokens to train on, got {tokens}")
@@ -97,7 +108,7 @@ def prepare(given: Mapping[str, Any], source: checkpoint.Run | None = None) -> S
     if train.batching != "random":
         B = min(B, max(1, (tokens - 1) // T))
     validates = corpus.valid is not None
-    sizes = memory.estimate_memory(model, B, T, bytes_each, train.optimizer, validates)
+    sizes = memory_of(model, flat, (B, T), device, validates)
     if sizes["total"] > _MOST:
         raise InputError("a step would take more memory than any machine has: see hidden_size, "
                          "embedding_size, num_layers, batch_size and seq_len")  # fmt: skip
