@@ -12,6 +12,7 @@ import numpy as np
 import minilstm as ml
 from minilstm import checkpoint, generation, memory, settings, training
 from minilstm.errors import InputError, check_positive_int, quote
+from minilstm.threads import thread_limit
 from minilstm.workers import TRAINING, processes
 
 VERSIONS = {"minilstm": ml.__version__, "numpy": np.__version__,
@@ -70,7 +71,8 @@ def memory_of(model: ml.ModelConfig, flat: Mapping[str, Any], batch: tuple[int, 
     """estimate_memory, for as many processes as the batch would be shared out to here."""
     (B, T), units = batch, model.hidden_size * model.num_layers
     parameters = sum(map(math.prod, model.parameter_shapes().values()))
-    n = processes(parameters, B, T * B * units, TRAINING) if device == "cpu" else 1
+    with thread_limit(flat["threads"]):
+        n = processes(parameters, B, T * B * units, TRAINING) if device == "cpu" else 1
     bytes_each = np.dtype(flat["dtype"]).itemsize
     return memory.estimate_memory(model, B, T, bytes_each, flat["optimizer"], keep_best, n)
 

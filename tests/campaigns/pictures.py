@@ -3,7 +3,7 @@
     python tests/campaigns/pictures.py [PART ...] --run RUN --wiki RUN
 
 RUN is a run of tiny Shakespeare (docs: preset shakespeare-hour), --wiki one of WikiText-2's
-characters (wikitext2-chars-hour). What it writes: docs/pictures/*.png, *.svg and docs/snippets/*.md.
+characters (wikitext2-chars-hour). It writes docs/pictures/*.png and *.svg, docs/snippets/*.md.
 PART is one of those named by --help; without any, all are made. MINILSTM_DATA names the folder of
 the texts.
 """

@@ -291,9 +291,9 @@ def dump(name: str, figures: dict[str, Any]) -> None:
 
 
 def full_size(preset: str) -> None:
-    """Three steps at full shape: the memory that `info` predicts, and what the process took."""
+    """Three steps at full shape, in one process: the memory that `info` predicts, and its peak."""
     # The raw training text's place is taken by the tokenised one, where that is all there is.
-    data = {"data": "wikitext2"} if preset == "wikitext2-chars" else {}
+    data = {"threads": 1} | ({"data": "wikitext2"} if preset == "wikitext2-chars" else {})
     commit = clean_commit()
     predicted = runs.prepare(settings.read_preset(preset) | data).memory["total"]
     with tempfile.TemporaryDirectory() as folder:
@@ -301,7 +301,7 @@ def full_size(preset: str) -> None:
         few = Path(folder, "valid.txt")
         few.write_text("To be , or not to be , that is the question .\n" * 40)
         flags = ["--steps", "3", "--val-data", str(few), "--out", f"{folder}/run"]
-        flags += [word for name, value in data.items() for word in (f"--{name}", value)]
+        flags += [word for name, value in data.items() for word in (f"--{name}", str(value))]
         command = [sys.executable, "-m", "minilstm", "train", "--preset", preset, *flags]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)

@@ -134,8 +134,8 @@ def samples(row: Row) -> str:
 
 def full_size_table() -> str:
     lines = [
-        "Three steps at full shape on the CPU, and the memory that `minilstm info` predicts for "
-        "them (the raw text's place is taken by the tokenised one):",
+        "Three steps at full shape on the CPU, in one process, and the memory that "
+        "`minilstm info` predicts for them (the raw text's place is taken by the tokenised one):",
         "",
         "| preset | predicted | measured | ratio | seconds per step |",
         "|---|---|---|---|---|",

@@ -13,7 +13,7 @@ from safetensors.torch import load_file as load_torch_file
 from torch_reference import TorchModel, torch_model
 
 import minilstm as ml
-from minilstm import gradcheck, plots
+from minilstm import gradcheck, plots, workers
 from minilstm.checkpoint import read_checkpoint, read_run
 from minilstm.memory import estimate_memory
 from minilstm.metrics import read_rows
@@ -275,6 +275,15 @@ def test_info_on_settings_tells_the_same_as_a_dry_run(cli):
     planned = cli("train", *flags, "--dry-run").out.splitlines()
     assert [f"# {line}" for line in told] == planned[1 : 1 + len(told)]
     assert any("memory of a training step with 32 x 64 tokens" in line for line in told)
+
+
+def test_info_counts_as_many_processes_as_the_threads_allow(cli, monkeypatch):
+    monkeypatch.setattr("sys.platform", "linux")
+    flags = ["--data", "text.txt", "--batch-size", "32", "--hidden-size",
+             "128", "--seq-len", "32"]  # fmt: skip
+    assert "program 80.0 MB" in cli("info", *flags, "--threads", "1").out
+    monkeypatch.setattr(workers, "threads_now", lambda: 2)
+    assert "program 95.0 MB" in cli("info", *flags).out
 
 
 def test_info_counts_the_best_weights_only_where_a_text_validates(cli):
