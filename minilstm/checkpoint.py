@@ -23,12 +23,15 @@ that names the file. Fingerprints show damage; who can write RUN can rewrite the
 """
 
 import contextlib
+import errno
 import hashlib
 import json
+import logging
 import math
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -53,6 +56,7 @@ _WEIGHTS, _STATE, _PROGRESS = "weights.safetensors", "state.safetensors", "progr
 _HEAD = ("step", "optimizer_steps", "moments", "batch_size", "progress", "files")  # in the last
 _NAME = re.compile(r"step-[0-9]{8,}\+*")
 _NEW = ".new"  # a checkpoint before it gets its name
+_NO_LOCKS = {errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS, errno.EBADF, errno.EINVAL}
 
 
 @dataclass(frozen=True)
@@ -103,32 +107,42 @@ def holds_run(path: AnyPath) -> bool:
 
 @contextlib.contextmanager
 def locked(path: AnyPath) -> Iterator[None]:
-    """Have a run folder to oneself: until the block ends, whoever else asks is refused.
+    """Have a run folder to oneself: until the block ends, whoever else asks here is refused.
 
     The lock is the system's, on the folder itself: no file is left, and it is gone with the process
-    that held it, however that ended. Where there is none such (Windows), nobody is kept out.
+    that held it, however that ended. Windows and some file systems have none: there nobody is kept
+    out, of which the latter warn. Another machine that sees the folder may not see the lock.
 
     Args:
         path: the folder; it and its parents are made where they are missing.
     Raises:
-        InputError: another process trains in it.
+        InputError: another training holds it.
         OSError: the system refused.
     """
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
     Path(path).mkdir(parents=True, exist_ok=True)
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{path} is in use: another process trains in it") from None
+    with contextlib.ExitStack() as held:
+        if sys.platform != "win32":
+            import fcntl
+
+            folder = os.open(path, os.O_RDONLY)
+            held.callback(os.close, folder)
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno == errno.EWOULDBLOCK:
+                    raise InputError(f"{path} is in use: another training is at it") from None
+                if error.errno not in _NO_LOCKS:
+                    raise
+                message = "%s: no locks on this file system (%s): nobody keeps a second run out"
+                logging.getLogger("minilstm").warning(message, path, error.strerror)
+            check_same(path, os.fstat(folder))
         yield
-    finally:
-        os.close(folder)
+
+
+def check_same(path: AnyPath, then: os.stat_result) -> None:
+    """Raise an InputError where another folder has come to lie at this path since `then`."""
+    if not os.path.samestat(os.stat(path), then):
+        raise InputError(f"{path} is no longer the folder that this run began in: it was replaced")
 
 
 def write_run(path: AnyPath, config: ModelConfig, vocabulary: Vocabulary,

@@ -7,31 +7,36 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from minilstm.backend import Array, like, to_host
-from minilstm.errors import require
+from minilstm.errors import quote, require
 from minilstm.model import ModelCache, ModelConfig, Params, backward, forward_with_cache
 from minilstm.nn.loss import softmax_cross_entropy
 
 
 def gradient_norms(params: Params, config: ModelConfig, ids: ArrayLike) -> np.ndarray:
-    """How far back one loss is felt: ‖∂loss/∂h_t‖ and ‖∂loss/∂c_t‖ for every step t.
+    """How far back one loss is felt: ‖∂loss/∂h_t‖ and ‖∂loss/∂c_t‖ of the top layer, for every t.
 
-    The loss is that of the last token alone; so all of the gradient at h_t and c_t has come from
-    step t+1, which is what `backward` returns of a step's initial state.
+    The loss is that of the last token alone; so all of the gradient at h_t has come from step t+1,
+    which is what `backward` returns of a step's initial state. c_t is read by its own tanh as well:
+    dc_t = dc_next + dh_t * o * (1 - tanh² c_t), equation (L6).
 
     Args:
         params, config: the model.
         ids: T + 1 tokens, T ≥ 2: T are read, the last is to be predicted.
     Returns:
-        dh and dc in one array (2, T-1, L): for the states after steps 0 … T-2, layer by layer.
+        dh and dc in one array (2, T-1): for the states after steps 0 … T-2.
+    Raises:
+        InputError: ids is no such text.
     """
-    column, logits, caches = _step_by_step(params, config, ids)
+    column, logits, caches = _step_by_step(params, config, ids, least=3)
     _, dlogits = softmax_cross_entropy(logits[-1], column[-1:])
     norms, dstate = [], None
-    for cache in caches[:0:-1]:
-        _, dstate = backward(dlogits, cache, dstate)
-        norms.append([np.linalg.norm(to_host(d)[:, 0], axis=-1) for d in dstate])  # (2, L)
+    for t in reversed(range(len(caches) - 1)):
+        _, dstate = backward(dlogits, caches[t + 1], dstate)
+        (dh, dc_next), top = (d[-1] for d in dstate), caches[t].layers[-1]  # (1, H) each
+        dc = dc_next + dh * top.o[0] * (1 - top.tanh_c[0] ** 2)
+        norms.append([np.linalg.norm(to_host(d)) for d in (dh, dc)])
         dlogits = 0 * dlogits  # earlier predictions have no part in this loss
-    return np.array(norms[::-1]).swapaxes(0, 1)
+    return np.array(norms[::-1]).T
 
 
 def gradient_reach(params: Params, config: ModelConfig, ids: ArrayLike) -> np.ndarray:
@@ -42,11 +47,13 @@ def gradient_reach(params: Params, config: ModelConfig, ids: ArrayLike) -> np.nd
         ids: T + 1 tokens, T ≥ 2.
     Returns:
         (T, T): row t is how the loss of step t's prediction depends on h_s, s < t; NaN elsewhere.
+    Raises:
+        InputError: ids is no such text.
     """
-    ids = np.asarray(ids)
+    ids = _one_text(ids, least=3)
     reach = np.full((len(ids) - 1, len(ids) - 1), np.nan)
     for t in range(1, len(reach)):
-        reach[t, :t] = gradient_norms(params, config, ids[: t + 2])[0, :, -1]
+        reach[t, :t] = gradient_norms(params, config, ids[: t + 2])[0]
     return reach
 
 
@@ -59,8 +66,11 @@ def gradient_terms(params: Params, config: ModelConfig, ids: ArrayLike, name: st
         name: whose gradient, such as "lstm0.W_h": its term of step t is h_{t-1}ᵀ dz_t.
     Returns:
         (T, *shape of the parameter).
+    Raises:
+        InputError: ids is no such text, or there is no such parameter.
     """
-    column, logits, caches = _step_by_step(params, config, ids)
+    require(name in params, f"name must be one of {', '.join(params)}", quote(name))
+    column, logits, caches = _step_by_step(params, config, ids, least=2)
     terms, dstate = [], None
     for t in reversed(range(len(caches))):
         _, dlogits = softmax_cross_entropy(logits[t], column[t + 1 : t + 2])
@@ -69,11 +79,18 @@ def gradient_terms(params: Params, config: ModelConfig, ids: ArrayLike, name: st
     return np.array(terms[::-1])
 
 
+def _one_text(ids: ArrayLike, least: int) -> np.ndarray:
+    ids = np.asarray(ids)
+    wanted = f"ids must be one text, (N,) with N ≥ {least}"
+    require(ids.ndim == 1 and len(ids) >= least, wanted, f"shape {ids.shape}")
+    return ids
+
+
 def _step_by_step(
-    params: Params, config: ModelConfig, ids: ArrayLike
+    params: Params, config: ModelConfig, ids: ArrayLike, least: int
 ) -> tuple[Array, list[Array], list[ModelCache]]:
     """The ids as a column, and the logits and the cache of each step as a pass of its own."""
-    column = like(np.reshape(ids, (-1, 1)), params["fc.b"])
+    column = like(_one_text(ids, least)[:, None], params["fc.b"])
     logits, caches, state = [], [], None
     for t in range(len(column) - 1):
         its_logits, state, cache = forward_with_cache(params, config, column[t : t + 1], state)
@@ -90,8 +107,10 @@ def cell_states(params: Params, config: ModelConfig, ids: ArrayLike) -> np.ndarr
         ids: T tokens.
     Returns:
         (T, L, H), each between -1 and 1.
+    Raises:
+        InputError: ids is no such text.
     """
-    column, state, states = like(np.reshape(ids, (-1, 1)), params["fc.b"]), None, []
+    column, state, states = like(_one_text(ids, 1)[:, None], params["fc.b"]), None, []
     for t in range(0, len(column), 256):
         _, state, cache = forward_with_cache(params, config, column[t : t + 256], state)
         states.append(np.stack([to_host(layer.tanh_c) for layer in cache.layers], axis=1))
@@ -111,7 +130,7 @@ def features(text: str) -> dict[str, np.ndarray]:
     {'quotes': [0, 0, 0, 0, 0], 'brackets': [0, 0, 1, 1, 0],
      'line': [1, 2, 3, 4, 5], 'word': [1, 0, 1, 2, 3]}
     """
-    signs = np.array(list(text))
+    signs = np.array(list(text), dtype=str)
     turns = (signs == "(").astype(int) - (signs == ")")
     depth = itertools.accumulate(turns, lambda depth, turn: max(0, depth + turn), initial=0)
 
@@ -167,9 +186,13 @@ def coloured(text: str, values: ArrayLike) -> str:
         values: (N,), each between -1 and 1.
     Returns:
         Text with the escape sequences of 24 shades of grey.
+    Raises:
+        InputError: there is not one value for each character, or one is out of range.
     """
-    pieces = []
-    for sign, value in zip(text, np.asarray(values), strict=True):
+    values, pieces = np.asarray(values, float), []
+    fits = values.shape == (len(text),) and bool((np.abs(values) <= 1).all())
+    require(fits, f"need {len(text)} values between -1 and 1", quote(values))
+    for sign, value in zip(text, values, strict=True):
         shade = 232 + round(23 * (value + 1) / 2)
         paint = f"\x1b[48;5;{shade};38;5;{15 if value < 0 else 16}m"
         pieces.append(f"{paint}↵\x1b[0m\n" if sign == "\n" else paint + sign)

@@ -166,14 +166,14 @@ def gradient_flow(dh: np.ndarray, dc: np.ndarray, ax: Axes | None = None) -> Axe
     """‖dh_t‖ and ‖dc_t‖ against t, on a logarithmic axis: a straight line is exponential decay.
 
     Args:
-        dh, dc: (T, L), as `inside.gradient_norms` returns them; the top layer is drawn.
+        dh, dc: (T,), as `inside.gradient_norms` returns them.
         ax: where to draw; None makes new axes.
     Returns:
         The axes.
     """
     ax = ax or new_axes()[0]
-    ax.semilogy(dh[:, -1], color="C0", label="‖dh_t‖")
-    ax.semilogy(dc[:, -1], color="C1", linestyle="--", label="‖dc_t‖")
+    ax.semilogy(dh, color="C0", label="‖dh_t‖")
+    ax.semilogy(dc, color="C1", linestyle="--", label="‖dc_t‖")
     ax.set(xlabel="step t; the gradient flows from right to left",
            ylabel="gradient of the last token's loss", title="top layer")  # fmt: skip
     ax.xaxis.get_major_locator().set_params(integer=True)
@@ -192,11 +192,14 @@ def gradient_reach(reach: np.ndarray, ax: Axes | None = None, chunk: int | None 
         text: the T tokens read, to label both axes.
     Returns:
         The axes.
+    Raises:
+        InputError: no gradient is above 0, or one is infinite: there is nothing to shade.
     """
     from matplotlib.colors import LogNorm
 
-    ax = ax or new_axes(width=6.2, height=5)[0]
     T, largest = len(reach), np.nanmax(reach)
+    require(0 < largest < np.inf, "want a finite gradient above 0", largest)
+    ax = ax or new_axes(width=6.2, height=5)[0]
     scale = LogNorm(vmin=max(np.nanmin(reach), 1e-4 * largest), vmax=largest)
     image = ax.imshow(reach, cmap="gray_r", norm=scale, interpolation="nearest")
     ax.figure.colorbar(image, ax=ax, label="‖∂loss_t/∂h_s‖")

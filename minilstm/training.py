@@ -243,6 +243,7 @@ class _Run:
         self.best_params: Params | None = None
         self.unread: list[tuple[int, Array, Array, Array]] = []  # step, loss, norm, tensors' norms
         self.eval_every = config.eval_every or max(1, total // 20)
+        self.place = None if out is None else os.stat(out.path)
 
     def go(self, should_stop: Callable[[], bool]) -> TrainResult:
         from tqdm import tqdm
@@ -356,8 +357,9 @@ class _Run:
     def save(self, best: bool, last: bool) -> None:
         """Write a checkpoint of all that the rest of the run depends on, and point to it."""
         self.read()
-        if self.out is None:
+        if self.out is None or self.place is None:
             return
+        checkpoints.check_same(self.out.path, self.place)
         progress = asdict(self.progress) | {"plateau": self.plateau.state_dict()}
         name = checkpoints.write_checkpoint(self.out, checkpoints.Checkpoint(
             self.step, self.model.params, self.optimizer.state_dict(), self.state, progress))
@@ -415,7 +417,8 @@ class _Run:
         """One row of metrics.csv; and if it is told, a line."""
         progress, lr = self.progress, self.optimizer.lr
         train_loss, progress.losses = statistics.fmean(progress.losses), []
-        if self.out is not None:
+        if self.out is not None and self.place is not None:
+            checkpoints.check_same(self.out.path, self.place)  # or two runs would share one file
             append_row(self.out.path / "metrics.csv", (
                 self.step, progress.tokens, lr, train_loss, valid and valid.loss, self.norm,
                 round(progress.seconds, 3)))

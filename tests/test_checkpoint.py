@@ -931,7 +931,7 @@ def holder(path):
 def test_a_folder_in_use_is_refused_until_its_process_is_gone_however_it_went(tmp_path):
     path = tmp_path / "new" / "run"
     process = holder(path)
-    refused = pytest.raises(InputError, match="run is in use: another process trains in it")
+    refused = pytest.raises(InputError, match="run is in use: another training is at it")
     with process:
         with refused, locked(path):
             pytest.fail("it was let in")
@@ -941,3 +941,31 @@ def test_a_folder_in_use_is_refused_until_its_process_is_gone_however_it_went(tm
     with locked(path):
         pass
     assert list(path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")
+@pytest.mark.parametrize("code", [errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS])
+def test_where_the_file_system_has_no_locks_the_run_goes_on_with_a_warning(
+    tmp_path, monkeypatch, caplog, code
+):
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with locked(tmp_path / "run"):
+        (line,) = caplog.messages
+        assert "no locks on this file system" in line
+        assert os.strerror(code) in line
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")
+def test_a_folder_replaced_before_its_lock_was_had_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "run"
+
+    def replaced(*_):
+        path.rename(tmp_path / "old")
+        path.mkdir()
+
+    monkeypatch.setattr("fcntl.flock", replaced)
+    with pytest.raises(InputError, match="it was replaced"), locked(path):
+        pytest.fail("it was let in")

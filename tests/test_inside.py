@@ -1,5 +1,7 @@
 """How far gradients reach and what cells follow, each against a way of its own to know it."""
 
+import itertools
+
 import numpy as np
 import pytest
 from handmade_models import random_model
@@ -30,6 +32,56 @@ def test_a_term_is_the_outer_product_of_the_state_read_and_dz():
     terms = inside.gradient_terms(model.params, model.config, IDS, "lstm0.W_h")
     assert not terms[0].any()
     assert all(np.linalg.matrix_rank(term) == 1 for term in terms[1:])
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_gradient_norms_are_those_of_moving_h_or_c_where_it_is_made(layers):
+    """Against central differences: h_t alone is moved, or c_t, on which h_t = o tanh(c_t) hangs."""
+    model, eps = random_model(num_layers=layers), 1e-6
+    norms = inside.gradient_norms(model.params, model.config, IDS)
+    T, column = len(IDS) - 1, IDS[:, None]
+    assert norms.shape == (2, T - 1)
+
+    def loss(t, which, unit, by):
+        _, (h, c) = ml.forward(model.params, model.config, column[: t + 1])
+        if which == 0:
+            h[-1, 0, unit] += by
+        else:
+            o = h[-1, 0, unit] / np.tanh(c[-1, 0, unit])
+            c[-1, 0, unit] += by
+            h[-1, 0, unit] = o * np.tanh(c[-1, 0, unit])
+        logits, _ = ml.forward(model.params, model.config, column[t + 1 : T], (h, c))
+        return float(ml.softmax_cross_entropy(logits[-1:], column[T:])[0])
+
+    for which, t in itertools.product((0, 1), (0, 3, T - 2)):
+        units = range(model.config.hidden_size)
+        slopes = [(loss(t, which, n, eps) - loss(t, which, n, -eps)) / (2 * eps) for n in units]
+        assert norms[which, t] == pytest.approx(np.linalg.norm(slopes), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda p, c: inside.gradient_norms(p, c, [0, 1]),
+        lambda p, c: inside.gradient_norms(p, c, np.zeros((5, 2), int)),
+        lambda p, c: inside.gradient_reach(p, c, np.zeros((5, 2), int)),
+        lambda p, c: inside.gradient_terms(p, c, [0], "fc.W"),
+        lambda p, c: inside.gradient_terms(p, c, IDS, "nope"),
+        lambda p, c: inside.cell_states(p, c, []),
+        lambda p, c: inside.cell_states(p, c, np.zeros((5, 2), int)),
+        lambda p, c: inside.coloured("ab", [0, 1.01]),
+        lambda p, c: inside.coloured("ab", [0, np.nan]),
+        lambda p, c: inside.coloured("ab", [0]),
+    ],
+)
+def test_what_is_no_text_is_refused(call):
+    model = random_model()
+    with pytest.raises(InputError, match=r"must|need"):
+        call(model.params, model.config)
+
+
+def test_an_empty_text_has_no_features():
+    assert all(len(values) == 0 for values in inside.features("").values())
 
 
 def test_a_row_of_the_reach_is_the_gradient_of_that_steps_loss():

@@ -21,7 +21,7 @@ from minilstm.errors import InputError, check_count, check_positive_int, printab
 
 # The pictures of a text, and the fewest and the most tokens that each can show
 _OF_A_TEXT = {"gates": (1, 100), "gradient-flow": (3, 10_000), "gradient-reach": (3, 200),
-              "gradient-terms": (2, 26), "next-tokens": (1, 100), "saturation": (1, 100_000),
+              "gradient-terms": (2, 26), "next-tokens": (1, 100), "saturation": (1, 10_000),
               "cell": (2, 100_000)}  # fmt: skip
 _SHOWN = 2_000  # characters of a text that is drawn
 _FEATURES = ("quotes", "brackets", "line", "word")
@@ -34,7 +34,7 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument("--text", help="what the model reads; otherwise what it writes itself")
     parser.add_argument("--chunk", type=int, metavar="T", help="gradient-reach: where BPTT is cut")
     parser.add_argument("--follows", choices=_FEATURES, help="cell: what it is to follow")
-    parser.add_argument("--layer", type=int, metavar="K", help="cell: its layer, from 0")
+    parser.add_argument("--layer", type=int, metavar="K", help="cell: its layer, from 0 (0)")
     parser.add_argument("--unit", type=int, metavar="N", help="cell: its unit, from 0")
 
 
@@ -62,9 +62,10 @@ def _check_flags(args: Args) -> None:
         require(fits, f"--{name} has no part in --what {args.what}", quote(value))
     if args.chunk is not None:
         check_positive_int("--chunk", args.chunk)
-    named = args.layer is not None or args.unit is not None
-    if args.what == "cell" and named is (args.follows is not None):
-        raise InputError("--what cell needs either --follows or --layer and --unit")
+    named = [n for n in ("follows", "layer", "unit") if getattr(args, n) is not None]
+    if args.what == "cell" and named not in (["follows"], ["unit"], ["layer", "unit"]):
+        told = ", ".join(f"--{n}" for n in named) or "none of them"
+        raise InputError(f"--what cell needs either --follows or --unit (and --layer), got {told}")
 
 
 def _read(args: Args) -> tuple[Any, Any]:
@@ -116,11 +117,15 @@ def _cell(args: Args, states: Any, tokens: list[str], kind: str) -> Any:
         require(unit < H, f"--unit must be below {H}", unit)
         show(f"unit {unit} of layer {layer}")
     else:
-        found = inside.search(states, text)
-        wanted = f"the text must have what is to be followed: {args.follows}"
+        half = len(text) // 2  # there is always a best one; the other half says whether it means it
+        found, again = (inside.search(states[part], text[part])
+                        for part in (slice(half), slice(half, None)))  # fmt: skip
+        wanted = f"the text's first half must have what is to be followed: {args.follows}"
         require(args.follows in found, wanted, quote(text[:40]))
         _, layer, unit, r = found[args.follows][0]
-        show(f"unit {unit} of layer {layer} follows {args.follows}: r = {r:.2f}")
+        other = [its.r for its in again.get(args.follows, ()) if its[1:3] == (layer, unit)]
+        show(f"unit {unit} of layer {layer} follows {args.follows} best: r = {r:.2f} in the text's "
+             f"first half, {f'{other[0]:.2f}' if other else 'not to be had'} in the second")
     shown = states[:_SHOWN, layer, unit]
     if sys.stdout.isatty():
         print(inside.coloured(text[:_SHOWN], shown))

@@ -15,7 +15,7 @@ def linear_forward(x: Array, W: Array, b: Array) -> Array:
     """
     D, V = W.shape
     y = x.reshape(-1, D) @ W
-    y += b
+    y = get_array_module(y).add(y, b, out=y if y.dtype == b.dtype else None)  # one array for both
     return y.reshape(*x.shape[:-1], V)
 
 

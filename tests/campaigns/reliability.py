@@ -381,6 +381,7 @@ def peak():
 before = peak()
 corpus = ml.load_corpus(sys.argv[1], level="char")
 loaded = peak()
+Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew, from what is held now
 config = ml.ModelConfig(len(corpus.vocab), hidden_size=32)
 model = ml.LanguageModel(config, ml.init_params(config, np.random.default_rng(0)), corpus.vocab)
 ml.train(model, corpus, ml.TrainConfig(steps=50, batch_size=8, seq_len=16, eval_every=50,

@@ -1,5 +1,6 @@
 """A disk that is full, a folder that has gone: one line, and the checkpoint before it intact."""
 
+import os
 import resource
 import shutil
 import subprocess
@@ -67,6 +68,23 @@ def test_a_folder_deleted_under_the_run_is_one_line(folder, cli, monkeypatch, wh
     (line,) = errors(done.err)
     assert "run" in line
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("step", [5, 6])  # before a row of metrics.csv alone, and a checkpoint
+def test_a_folder_replaced_by_another_run_is_left_to_it(folder, cli, monkeypatch, step):
+    assert cli("train", *SMALL[:-1], "other").code == 0
+    before = [data for _, data in sorted(files(folder / "other").items())]
+
+    def replace():
+        os.rename("run", "moved")
+        os.rename("other", "run")
+
+    at_step(monkeypatch, step, replace)
+    done = cli("train", *SMALL)
+    assert done.code == 2
+    (line,) = errors(done.err)
+    assert "run is no longer the folder that this run began in" in line
+    assert [data for _, data in sorted(files(folder / "run").items())] == before
 
 
 def test_a_place_where_nothing_can_be_written_is_one_line(cli, folder):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file as load_torch_file
 from torch_reference import TorchModel, torch_model
 
 import minilstm as ml
-from minilstm import gradcheck, plots, workers
+from minilstm import gradcheck, inside, plots, workers
 from minilstm.checkpoint import read_checkpoint, read_run
 from minilstm.memory import estimate_memory
 from minilstm.metrics import read_rows
@@ -80,12 +80,13 @@ def test_gradient_flow_is_the_gradient_of_the_last_loss_at_every_state(on_run, t
     for t in range(len(ids) - 1):
         x = reference.embedding(ids[t : t + 1])
         out, state = reference.lstm(x, state)
-        for part in state:
-            part.retain_grad()
-        states.append(state)
+        state[0].retain_grad()
+        states.append(state[0])
     torch.nn.functional.cross_entropy(reference.fc(out)[0], ids[-1]).backward()
-    wanted = [[float(part.grad.norm()) for part in state] for state in states[:-1]]
-    np.testing.assert_allclose(np.stack([dh, dc], axis=1), wanted, rtol=1e-4)
+    wanted = [float(h.grad[-1].norm()) for h in states[:-1]]
+    np.testing.assert_allclose(dh, wanted, rtol=1e-4)
+    norms = inside.gradient_norms(model.params, model.config, model.vocab.encode(text))
+    np.testing.assert_array_equal(dc, norms[1])
     assert len(dh) == len(text) - 2
 
 
@@ -109,7 +110,9 @@ def test_a_cell_is_named_or_found(on_run, tmp_path, drawn):
     named = on_run("plot", "run", *cell, "--unit", "3")
     assert named.out.splitlines()[0] == "unit 3 of layer 0"
     found = on_run("plot", "run", *cell, "--follows", "word")
-    assert re.match(r"unit \d of layer \d follows word: r = -?0\.\d\d\n", found.out)
+    r = r"-?[01]\.\d\d"
+    told = rf"unit \d of layer \d follows word best: r = {r} in the text's first half, {r} in "
+    assert re.match(told, found.out)
     assert [len(ax.texts) for ax in drawn] == [18, 18]
 
 
@@ -125,7 +128,8 @@ def test_a_cell_is_named_or_found(on_run, tmp_path, drawn):
         (["--what", "loss", "--chunk", "4", "--out", "x.png"], "--chunk has no part in"),
         (["--what", "gates", "--unit", "4", "--out", "x.png"], "--unit has no part in"),
         (["--what", "gradient-reach", "--chunk", "0", "--out", "x.png"], "--chunk must be a posi"),
-        (["--what", "cell", "--out", "x.png"], "needs either --follows or --layer and --unit"),
+        (["--what", "cell", "--out", "x.png"], "--follows or --unit (and --layer), got none"),
+        (["--what", "cell", "--layer", "0", "--out", "x.png"], "--layer), got --layer"),
         (["--what", "cell", "--unit", "8", "--out", "x.png"], "--unit must be below 8, got 8"),
         (["--what", "cell", "--unit", "0", "--layer", "9", "--out", "x.png"], "--layer must be be"),
         (["--what", "cell", "--follows", "quotes", "--text", "to be", "--out", "x.png"],

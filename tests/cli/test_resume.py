@@ -341,7 +341,7 @@ def test_a_second_training_in_the_same_folder_is_refused_and_changes_nothing(
     with locked("run"):
         done = cli("train", *how, "--out", "run")
     assert (done.code, done.out) == (2, "")
-    assert done.err == "error: run is in use: another process trains in it\n"
+    assert done.err == "error: run is in use: another training is at it\n"
     assert files(folder) == before
     assert cli("train", "--resume", "--out", "run").code == 0
 
