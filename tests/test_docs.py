@@ -1,6 +1,7 @@
 """The pages say what the package does: their tags, names, flags and numbers exist, and their code
 runs."""
 
+import ast
 import doctest
 import json
 import os
@@ -124,6 +125,25 @@ def test_there_are_examples_to_run():
     assert text_of(ROOT / "README.md").count("```python\n") == 1
 
 
+EXCERPT = re.compile(r"```{literalinclude} (\S+)\n:pyobject: (\w+)\n:lines: ([\d, -]+)\n")
+EXCERPTS = [(page, *found) for page in PAGES for found in EXCERPT.findall(text_of(page))]
+
+
+@pytest.mark.parametrize("page, file, name, lines", EXCERPTS, ids=[e[2] for e in EXCERPTS])
+def test_an_excerpt_of_a_function_is_the_function_without_its_docstring(page, file, name, lines):
+    source = text_of((page.parent / file).resolve())
+    (found,) = (n for n in ast.parse(source).body if getattr(n, "name", "") == name)
+    whole, shown = ast.get_source_segment(source, found).splitlines(), []
+    for first, dash, last in (part.strip().partition("-") for part in lines.split(",")):
+        shown += whole[int(first) - 1 : int(last) if last else len(whole) if dash else int(first)]
+    del found.body[0]  # its docstring
+    assert ast.unparse(ast.parse("\n".join(shown))) == ast.unparse(found)
+
+
+def test_there_are_excerpts():
+    assert len(EXCERPTS) >= 2
+
+
 # --- numbers
 
 
@@ -147,6 +167,26 @@ def test_readmes_table_of_speeds_is_the_recorded_benchmark(label):
     assert ratio == f"{row['ratio']:.2f}"
     peaks = row.get("peak_bytes") or {}
     assert memory == " / ".join(f"{peaks[side] / 1e6:.0f}" for side in peaks)
+
+
+def test_an_exhibit_without_effect_in_training_is_marked_so_and_no_other():
+    seen = json.loads(text_of(DOCS / "museum.json"))
+    for bug in museum.BUGS:
+        if figures := seen["bugs"].get(bug.name):
+            assert json.loads(figures["recipe"]) == bug.recipe, bug.name
+            right = seen["right"][figures["recipe"]][0]
+            assert ({name: figures.get(name) for name in right} == right) is bug.unseen, bug.name
+
+
+def test_the_museum_counts_how_many_bugs_the_loss_does_not_tell():
+    seen = json.loads(text_of(DOCS / "museum.json"))
+    above = [
+        figures["valid"] - max(run["valid"] for run in seen["right"][figures["recipe"]])
+        for figures in seen["bugs"].values()
+    ]
+    counts = re.findall(r"\b(?:Of the|training,|and) (\d+)\b", text_of(DOCS / "museum.md"))
+    told = [len(above), sum(x <= 0 for x in above), sum(x < 0.1 for x in above)]
+    assert counts == [str(n) for n in told]
 
 
 def recorded(preset):

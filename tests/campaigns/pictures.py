@@ -200,7 +200,7 @@ def flow(args: argparse.Namespace) -> None:
 
 def lstm_norms(params: Any, config: ml.ModelConfig, passages: np.ndarray) -> list[np.ndarray]:
     """The geometric means over the passages (T + 1, N) of ‖dh_t‖ and ‖dc_t‖."""
-    norms = [inside.gradient_norms(params, config, ids)[:, :, -1] for ids in passages.T]
+    norms = [inside.gradient_norms(params, config, ids) for ids in passages.T]
     return list(np.exp(np.log(np.array(norms) + 1e-300).mean(axis=0)))
 
 

@@ -70,7 +70,7 @@ ROWS = {
         Row("shakespeare-windows-cpu", "shakespeare", "embedding 64, 1×256, random windows"),
         Row("shakespeare-hour", "shakespeare", "embedding 64, 1×512, random windows", (0,)),
         Row("wikitext2-chars-cpu", "chars", "embedding 64, 2×192, state carried", test=True),
-        Row("wikitext2-chars-hour", "chars", "embedding 64, 1×640, state carried", (0,), test=True),
+        Row("wikitext2-chars-hour", "chars", "embedding 64, 2×400, state carried", (0,), test=True),
         Row("wikitext2-words-cpu", "words", "tied, 1×200, state carried", test=True, sample=60),
         Row("wikitext2-words-hour", "words", "tied, 1×256, state carried", (0,), True, 60),
     )
