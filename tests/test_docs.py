@@ -82,6 +82,16 @@ def test_every_flag_that_a_page_names_exists(page):
 
 
 @pytest.mark.parametrize("page", PAGES, **ids_of_pages)
+def test_every_flag_of_a_verb_on_a_page_is_one_of_that_verbs(page):
+    for name, rest in re.findall(r"minilstm (\w+)((?: [^`\n#|]*)?)", text_of(page)):
+        if name in command_line._VERBS:
+            parser = cli.Parser()
+            command_line._VERBS[name].add_flags(parser)
+            named = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", rest))
+            assert named <= {*parser._option_string_actions, "--help"}, f"{name} {rest}"
+
+
+@pytest.mark.parametrize("page", PAGES, **ids_of_pages)
 def test_every_public_name_that_a_page_mentions_exists(page):
     for name in set(re.findall(r"\b(?:ml|minilstm)\.([A-Za-z_]+)\b", text_of(page))):
         assert hasattr(ml, name) or (ROOT / "minilstm" / f"{name}.py").exists(), name

@@ -27,17 +27,25 @@ def test_loss_and_gradients_of_any_length_are_finite_and_those_of_pieces(T, B, d
     loss, grads, state = ml.loss_and_grads(params, CONFIG, ids[:-1], ids[1:], workspace=workspace)
     grads, state = {k: g.copy() for k, g in grads.items()}, tuple(s.copy() for s in state)
     assert all(np.isfinite(g).all() for g in grads.values())
-    halves = []
-    carried = None
+    tolerance = 1e-5 if dtype == np.float32 else 1e-12
+    caches, carried, mean = [], None, 0.0
     for part in (slice(0, T // 2), slice(T // 2, T)):
         if part.stop > part.start:
-            of_part, _, carried = ml.loss_and_grads(
-                params, CONFIG, ids[:-1][part], ids[1:][part], carried
-            )
-            halves.append(float(of_part) * (part.stop - part.start))
-    assert float(loss) == pytest.approx(sum(halves) / T, rel=1e-6 if dtype == np.float32 else 1e-12)
+            share = (part.stop - part.start) / T
+            logits, carried, cache = ml.forward_with_cache(params, CONFIG, ids[:-1][part], carried)
+            of_part, dlogits = ml.softmax_cross_entropy(logits, ids[1:][part])
+            caches.append((dlogits * dtype(share), cache))
+            mean += share * float(of_part)
+    assert float(loss) == pytest.approx(mean, rel=tolerance)
     for one, other in zip(state, carried, strict=True):
-        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 if dtype == np.float32 else 1e-12)
+        np.testing.assert_allclose(one, other, rtol=0, atol=tolerance)
+    summed, dstate = {name: 0 * g for name, g in grads.items()}, None
+    for dlogits, cache in reversed(caches):
+        of_piece, dstate = ml.backward(dlogits, cache, dstate)
+        summed = {name: summed[name] + g for name, g in of_piece.items()}
+    for name, g in grads.items():
+        largest = abs(g).max()
+        np.testing.assert_allclose(summed[name], g, rtol=0, atol=10 * tolerance * largest)
 
 
 @pytest.mark.parametrize("workspace", [None, ml.Workspace()], ids=["page", "fast"])

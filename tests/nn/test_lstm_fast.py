@@ -55,12 +55,16 @@ def gradients_from_above(seed=1, dtype=np.float64, T=T, B=B):
     return dhs, (dh, dc)
 
 
-@pytest.fixture(params=[None, 4, 2], ids=["whole products", "by gate", "by half gates"])
+@pytest.fixture(
+    params=[(None, 1e6), (4, 1e6), (2, 1e6), (4, 0)],
+    ids=["whole products", "by gate", "by half gates", "by gate, the input's whole"],
+)
 def columns(request, monkeypatch):
-    """How many columns of W_h a product has at a time, whatever would be the fastest here."""
-    monkeypatch.setattr(
-        lstm_steps, "columns_at_once", lambda xp, B, H: request.param if B > 1 else None
-    )
+    """How many columns of W_h a product has at a time, whatever would be the fastest here; and up
+    to how many multiplications the input's product is by blocks too."""
+    width, small = request.param
+    monkeypatch.setattr(lstm_steps, "columns_at_once", lambda xp, B, H: width if B > 1 else None)
+    monkeypatch.setattr(lstm_fast, "SMALL", small)
     # Steps in chunks that do not divide T: 3 of the input's product, 2 of the slopes.
     monkeypatch.setattr(lstm_steps, "NUMBERS", 3 * B * 4 * H)
     monkeypatch.setattr(lstm_steps, "SLOPES", 2 * B * H)
