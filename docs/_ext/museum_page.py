@@ -104,12 +104,12 @@ def training(figures: dict[str, Any] | None, seen: dict[str, Any]) -> str:
     right = seen["right"][figures["recipe"]]
     when = f"*In training:* after {seen['steps']} steps{OTHERWISE[figures['recipe']]}"
     if all(figures[name] == right[0][name] for name in right[0]):
-        return f"{when} both losses are those of the right code, to the last digit."
+        return f"{when}: both losses are those of the right code, to the last digit."
     told = []
     for name, loss in (("train", "training"), ("valid", "validation")):
         values = sorted(run[name] for run in right)
         told.append(f"{loss} loss {figures[name]} (right code: {values[0]} to {values[-1]})")
-    return f"{when} {', '.join(told)}."
+    return f"{when}: {', '.join(told)}."
 
 
 def sentence(name: str) -> str:
