@@ -67,9 +67,10 @@ def gru_forward(x: Array, h_0: Array, W_x: Array, W_h: Array, b_x: Array,
     return h[1:], Cache(x, W_x, W_h, h[:-1], kept)
 
 
-def gru_backward(dhs: Array, cache: Cache) -> tuple[Array, Array, dict[str, Array]]:
-    """dx (T, B, D), dh_0 (B, H) and the weights' gradients, from dhs (T, B, H)."""
-    dxs, dhzs, dh_next = [], [], np.zeros_like(dhs[0])
+def gru_backward(dhs: Array, dh_T: Array,
+                 cache: Cache) -> tuple[Array, Array, dict[str, Array]]:
+    """dx (T, B, D), dh_0 (B, H) and the weights' gradients, from dhs (T, B, H) and dh_T (B, H)."""
+    dxs, dhzs, dh_next = [], [], dh_T
     for t in reversed(range(len(dhs))):
         r, u, n, h_n = cache.kept[t]
         dh = dhs[t] + dh_next  # h_t is read by the layer above and by step t+1
@@ -96,13 +97,15 @@ def main() -> None:
     shapes = {"x": (T, B, D), "h_0": (B, H), "W_x": (D, 3 * H), "W_h": (H, 3 * H),
               "b_x": (3 * H,), "b_h": (3 * H,)}  # fmt: skip
     arrays = {name: rng.normal(size=shape) for name, shape in shapes.items()}
-    upstream = rng.normal(size=(T, B, H))  # the slopes of a loss that reads every hidden state
+    # The slopes of a loss that reads every hidden state, and the last one once more.
+    dhs, dh_T = rng.normal(size=(T, B, H)), rng.normal(size=(B, H))
 
     def loss(arrays: dict[str, Array]) -> Any:
-        return (gru_forward(**arrays)[0] * upstream).sum()
+        hs, _ = gru_forward(**arrays)
+        return (hs * dhs).sum() + (hs[-1] * dh_T).sum()
 
     _, cache = gru_forward(**arrays)
-    dx, dh_0, grads = gru_backward(upstream, cache)
+    dx, dh_0, grads = gru_backward(dhs, dh_T, cache)
     grads |= {"x": dx, "h_0": dh_0}
     exact = complex_step(loss, arrays, grads)
     quotient = central_differences(loss, arrays, grads)

@@ -74,6 +74,13 @@ class Report(NamedTuple):
         """Whether every tensor passed."""
         return all(check.passed for check in self.tensors.values())
 
+    def __str__(self) -> str:
+        lines = [f"{self.method}: largest error, largest gradient"]
+        for name, check in self.tensors.items():
+            verdict = "right" if check.passed else "WRONG"
+            lines.append(f"  {name:12} {check.max_error:8.1e} {check.max_gradient:8.1e}  {verdict}")
+        return "\n".join(lines)
+
     def raise_if_failed(self) -> None:
         """Do nothing if every tensor passed.
 

@@ -263,19 +263,16 @@ def test_the_worked_gru_is_pytorchs():
     T, B, D, H = 5, 3, 4, 6
     module = torch.nn.GRU(D, H, dtype=torch.float64)
     rng = np.random.default_rng(0)
-    x, h_0, upstream = (
-        rng.normal(size=(T, B, D)),
-        rng.normal(size=(B, H)),
-        rng.normal(size=(T, B, H)),
-    )
+    sizes = (T, B, D), (B, H), (T, B, H), (B, H)
+    x, h_0, dhs, dh_T = (rng.normal(size=size) for size in sizes)
     weights = {name: p.detach().numpy() for name, p in module.named_parameters()}
     W_x, W_h = weights["weight_ih_l0"].T.copy(), weights["weight_hh_l0"].T.copy()
     hs, cache = gru["gru_forward"](x, h_0, W_x, W_h, weights["bias_ih_l0"], weights["bias_hh_l0"])
-    dx, dh_0, grads = gru["gru_backward"](upstream, cache)
+    dx, dh_0, grads = gru["gru_backward"](dhs, dh_T, cache)
 
     tx, th = torch.tensor(x, requires_grad=True), torch.tensor(h_0[None], requires_grad=True)
-    ths, _ = module(tx, th)
-    (ths * torch.tensor(upstream)).sum().backward()
+    ths, th_T = module(tx, th)
+    ((ths * torch.tensor(dhs)).sum() + (th_T[0] * torch.tensor(dh_T)).sum()).backward()
     np.testing.assert_allclose(hs, ths.detach().numpy(), rtol=0, atol=1e-14)
     theirs = {name: p.grad.numpy() for name, p in module.named_parameters()}
     pairs = [

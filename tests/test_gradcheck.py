@@ -97,6 +97,16 @@ def test_a_right_gradient_passes(check, arrays, grads):
     report.raise_if_failed()
 
 
+def test_a_report_prints_a_line_for_each_tensor_and_which_is_wrong(arrays, grads):
+    spoiled = grads | {"b": 1.001 * grads["b"]}
+    report = complex_step(f, arrays, spoiled, raise_on_failure=False)
+    _, W, b = str(report).splitlines()
+    assert W.split()[0] == "W"
+    assert W.endswith("  right")
+    assert b.split()[0] == "b"
+    assert b.endswith("  WRONG")
+
+
 @every_entrywise_method
 def test_the_report_says_what_was_checked(check, arrays, grads):
     report = check(f, arrays, grads)
