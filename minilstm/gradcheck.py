@@ -211,7 +211,8 @@ def _moved(f: Callable[..., Any], arrays: Arrays, step: complex) -> Arrays:
         dtype = np.asarray(values).dtype
         # An f that drops the imaginary part has slope 0 everywhere.
         if array.dtype.kind == "c" and dtype.kind != "c":
-            raise InputError(f"f must return a complex number for complex ones, got {dtype}")
+            why = "an array of it may have been made without the dtype of its inputs"
+            raise InputError(f"f must return a complex number for complex ones, got {dtype}: {why}")
         moved[name] = np.array(values, dtype=array.dtype).reshape(array.shape)
     return moved
 
@@ -230,8 +231,7 @@ def _report(method: str, grads: Arrays, numeric: Arrays, allowed: Arrays, raises
         report.tensors[name] = TensorCheck(
             name, n.size, norm=float(np.linalg.norm(a)), max_error=float(error.max()),
             max_gradient=float(np.abs(a).max()), worst=worst, analytic=float(a[worst]),
-            numeric=float(n[worst]), passed=bool(ok.all()),
-        )  # fmt: skip
+            numeric=float(n[worst]), passed=bool(ok.all()))  # fmt: skip
     if raises:
         report.raise_if_failed()
     return report

@@ -138,12 +138,8 @@ def features(text: str) -> dict[str, np.ndarray]:
         counts = itertools.accumulate(ends, lambda n, end: 0 if end else n + 1, initial=0)
         return np.array(list(counts)[1:])
 
-    return {
-        "quotes": np.cumsum(signs == '"') % 2,
-        "brackets": np.minimum(list(depth)[1:], 1),
-        "line": since(signs == "\n"),
-        "word": since(np.char.isspace(signs)),
-    }
+    return {"quotes": np.cumsum(signs == '"') % 2, "brackets": np.minimum(list(depth)[1:], 1),
+            "line": since(signs == "\n"), "word": since(np.char.isspace(signs))}  # fmt: skip
 
 
 class Finding(NamedTuple):

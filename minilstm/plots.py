@@ -72,7 +72,7 @@ def check_path(path: str | os.PathLike[str]) -> Path:
 
 def loss_curve(steps: Sequence[float], losses: Sequence[float], vocab_size: int,
                ax: Axes | None = None, validation: Sequence[tuple[float, float]] = (),
-               unigram: float | None = None) -> Axes:
+               unigram: float | None = None, level: str = "token") -> Axes:
     """Loss in nats per token against training steps, with the uniform guess's ln V as a line.
 
     Args:
@@ -81,6 +81,7 @@ def loss_curve(steps: Sequence[float], losses: Sequence[float], vocab_size: int,
         ax: where to draw; None makes new axes.
         validation: (step, loss) pairs of the validation text, drawn as a second curve.
         unigram: the entropy of the symbols' frequencies, drawn as a second line.
+        level: what a token is, for the label: char or word.
     Returns:
         The axes.
     """
@@ -93,9 +94,9 @@ def loss_curve(steps: Sequence[float], losses: Sequence[float], vocab_size: int,
     uniform = float(np.log(vocab_size))
     ax.axhline(uniform, **_LEVEL, label=f"uniform guess: ln {vocab_size} = {uniform:.3f}")
     if unigram is not None:
-        dotted = _LEVEL | {"linestyle": ":"}
-        ax.axhline(unigram, **dotted, label=f"unigram entropy: {unigram:.3f}")
-    ax.set(xlabel="step", ylabel="loss (nats per token)", ylim=(0, None))
+        label = f"unigram entropy: {unigram:.3f}"
+        ax.axhline(unigram, **(_LEVEL | {"linestyle": ":", "label": label}))
+    ax.set(xlabel="step", ylabel=f"loss (nats per {level})", ylim=(0, None))
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend(frameon=False)
     return ax
@@ -107,7 +108,7 @@ def loss_of_run(rows: Sequence[Mapping[str, float]], vocab_size: int, **options:
     Args:
         rows: as `minilstm.metrics.read_rows` returns them.
         vocab_size: V.
-        options: ax and unigram, as for `loss_curve`.
+        options: ax, unigram and level, as for `loss_curve`.
     Returns:
         The axes.
     """
@@ -196,6 +197,7 @@ def gradient_reach(reach: np.ndarray, ax: Axes | None = None, chunk: int | None 
         InputError: no gradient is above 0, or one is infinite: there is nothing to shade.
     """
     from matplotlib.colors import LogNorm
+    from matplotlib.patches import Rectangle
 
     T, largest = len(reach), np.nanmax(reach)
     require(0 < largest < np.inf, "want a finite gradient above 0", largest)
@@ -204,19 +206,13 @@ def gradient_reach(reach: np.ndarray, ax: Axes | None = None, chunk: int | None 
     image = ax.imshow(reach, cmap="gray_r", norm=scale, interpolation="nearest")
     ax.figure.colorbar(image, ax=ax, label="‖∂loss_t/∂h_s‖")
     for first in range(chunk, T, chunk) if chunk else ():
-        corner, size = (-0.5, first - 0.5), (first, min(chunk or T, T - first))
-        ax.add_patch(_crossed_out(corner, *size))
+        ax.add_patch(Rectangle((-0.5, first - 0.5), first, min(chunk or T, T - first), fill=False,
+                               hatch="xxx", edgecolor="C3", linewidth=1))  # crossed out
     ax.set(xlabel="s: the state h_s", ylabel="t: the loss of step t's prediction")
     if text:
         ax.set_xticks(range(T), [_label(token) for token in text], fontsize=6)
         ax.set_yticks(range(T), [_label(token) for token in text], fontsize=6)
     return ax
-
-
-def _crossed_out(corner: tuple[float, float], width: float, height: float) -> Any:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle(corner, width, height, fill=False, hatch="xxx", edgecolor="C3", linewidth=1)
 
 
 def gradient_terms(terms: np.ndarray, axes: Sequence[Axes] | None = None) -> list[Axes]:
@@ -228,7 +224,7 @@ def gradient_terms(terms: np.ndarray, axes: Sequence[Axes] | None = None) -> lis
     Returns:
         The axes; the total's is the last.
     """
-    T, total = len(terms), terms.sum(axis=0)
+    (T, _, columns), total = terms.shape, terms.sum(axis=0)
     letters = "abcdefghijklmnopqrstuvwxyz"[: T + 1]
     require(T < 26, "each term has a picture of its own: at most 25 steps", T)
     axes = axes or new_axes(";".join(letters), width=7, height=1.1 + 1.25 * (T + 1))
@@ -239,7 +235,10 @@ def gradient_terms(terms: np.ndarray, axes: Sequence[Axes] | None = None) -> lis
                           interpolation="nearest")  # fmt: skip
         ax.set(title=f"{title}, norm {np.linalg.norm(term):.2g}", ylabel="h")
         ax.label_outer()
-    axes[-1].set(xlabel="columns of dz: the gates i, f, g, o")
+        for gate in range(1, 4):
+            ax.axvline(gate * columns / 4 - 0.5, color="C3", linewidth=0.8)
+    axes[-1].set(xlabel="columns of dz, gate by gate; mid-grey is 0")
+    axes[-1].set_xticks([(k + 0.5) * columns / 4 - 0.5 for k in range(4)], list("ifgo"))
     axes[-1].figure.colorbar(image, ax=list(axes), shrink=0.6)
     return list(axes)
 
@@ -268,8 +267,7 @@ def next_tokens(text: Sequence[str], probabilities: np.ndarray, symbols: Sequenc
     image = ax.imshow(shades, cmap="gray_r", vmin=0, vmax=1, aspect="auto")
     for (row, t), p in np.ndenumerate(shades):
         symbol = symbols[int(best[t, row])]
-        shown = "␣" if symbol == " " else _label(symbol)
-        ax.text(t, row, shown, ha="center", va="center", color="w" if p > 0.5 else "k")
+        ax.text(t, row, _label(symbol), ha="center", va="center", color="w" if p > 0.5 else "k")
         if t + 1 < T and symbol == text[t + 1]:
             ax.add_patch(Rectangle((t - 0.45, row - 0.45), 0.9, 0.9, fill=False, edgecolor="C3"))
     ax.set_xticks(range(T), [_label(token) for token in text])
@@ -342,8 +340,8 @@ def coloured_text(text: str, values: ArrayLike, ax: Axes | None = None) -> Axes:
 
 
 def _label(token: str) -> str:
-    """A token as a label: line ends are seen, and nothing is taken for mathematics."""
-    return "↵" if token == "\n" else repr(token)[1:-1].replace("$", r"\$")
+    """A token as a label: white space is seen, and nothing is taken for mathematics."""
+    return {"\n": "↵", " ": "␣"}.get(token, repr(token)[1:-1].replace("$", r"\$"))
 
 
 def gradient_error_curve(epsilons: ArrayLike, errors: ArrayLike, complex_step_error: float,

@@ -107,10 +107,8 @@ _KINDS: dict[type, tuple[str, Callable[[str], Any]]] = {
 @functools.cache
 def setting_types() -> dict[str, tuple[str, tuple[type, ...]]]:
     """Every setting's name -> (its table, the types it may have), in the order of the tables."""
-    return {name: (table, typing.get_args(kind) or (kind,))
-            for table, config in TABLES.items()
-            for name, kind in typing.get_type_hints(config).items()
-            if name != "vocab_size"}  # fmt: skip
+    return {name: (table, typing.get_args(kind) or (kind,)) for table, config in TABLES.items()
+            for name, kind in typing.get_type_hints(config).items() if name != "vocab_size"}
 
 
 @functools.cache
@@ -336,10 +334,10 @@ def _check_known(what: str, name: str, known: Iterable[str], where: str = "",
     """InputError unless the name is known, with its table, the nearest name, or all there are."""
     if name in known:
         return
-    if what != "preset" and name in setting_types():
-        hint = f"it belongs in [{setting_types()[name][0]}]"
-    elif near := difflib.get_close_matches(name, list(known), n=1):
-        hint = f"did you mean {near[0]!r}?"
+    settings = {} if what == "preset" else setting_types()  # one of them may stand elsewhere
+    if near := difflib.get_close_matches(name, [*known, *settings], n=1):
+        its_place = "" if near[0] in known else f" in [{settings[near[0]][0]}]"
+        hint = f"did you mean {near[0]!r}{its_place}?"
     else:
         hint = f"there are {', '.join(known)}"
     raise InputError(f"{where}unknown {what} {quote(name)}{place}; {hint}")

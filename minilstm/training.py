@@ -232,9 +232,8 @@ class _Run:
                  out: checkpoints.Run | None, total: int,
                  say: Callable[[str], None] | None) -> None:
         self.model, self.corpus, self.config = model, corpus, config
-        self.out, self.total = out, total
+        self.out, self.total, self._say = out, total, say
         self._bar: Any = None
-        self._say = say
         self.optimizer = config.make_optimizer()
         self.plateau = Plateau(config.lr, config.decay_factor, config.decay_patience)
         self.step, self.progress, self.norm = 0, _Progress(), math.nan
@@ -280,8 +279,7 @@ class _Run:
             self._bar.write(printable(line), file=sys.stderr)
 
     def reason(self) -> str | None:
-        return reason_to_end(
-            self.step, self.total, self.progress.bad_evaluations, self.config)
+        return reason_to_end(self.step, self.total, self.progress.bad_evaluations, self.config)
 
     def train_step(self, inputs: IntArray, targets: IntArray, starts: bool) -> None:
         params, config = self.model.params, self.config
@@ -318,9 +316,9 @@ class _Run:
                 # Of several bad gradients the last in order is the first that backward made.
                 names = list(self.model.config.parameter_shapes())
                 name = f"gradient of {names[bad[-1]]}" if math.isfinite(loss) else "loss"
-                raise NonFiniteError(f"the {name} is not finite at step {step} (loss {loss:.4g}): "
-                                     "a smaller lr or clip may help; the checkpoints before it are "
-                                     "intact")
+                fault = f"the {name} is not finite at step {step} (loss {loss:.4g})"
+                remedy = "a smaller lr or clip may help; the checkpoints before it are intact"
+                raise NonFiniteError(f"{fault}: {remedy}")
             self.progress.losses.append(loss)
             self.norm = float(norm)
         self.unread.clear()
@@ -410,7 +408,8 @@ class _Run:
 
         assert self.out is not None
         rows, unigram = read_rows(self.out.path / "metrics.csv"), self.corpus.unigram_entropy()
-        ax = plots.loss_of_run(rows, self.model.config.vocab_size, unigram=unigram)
+        ax = plots.loss_of_run(rows, self.model.config.vocab_size, unigram=unigram,
+                               level=self.model.vocab.kind)  # fmt: skip
         plots.save(ax, self.out.path / "loss.png")
 
     def write_row(self, valid: Evaluation | None, told: bool) -> None:

@@ -73,7 +73,7 @@ BUGS = [
         caught_by=(CELL, NAIVE_BACKWARD),
     ),
     Bug(
-        name="dc = where dc += is meant",
+        name="dc = for dc +=: dc_next is left out",
         seen_in="apache/mxnet#4057; asked in cthorey/CS231#1 and arunmallya.github.io#3",
         survives_because="each step still learns from its own loss; only the future is lost",
         file="nn/lstm.py",

@@ -27,6 +27,8 @@ def test_the_loss_curve_shows_the_losses_and_the_uniform_guess():
     assert set(uniform.get_ydata()) == {np.log(4)}
     assert labels(ax) == ["training", "uniform guess: ln 4 = 1.386"]
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("step", "loss (nats per token)")
+    of_chars = plots.loss_curve([0], [1.0], vocab_size=4, level="char")
+    assert of_chars.get_ylabel() == "loss (nats per char)"
 
 
 def test_the_loss_starts_at_zero_and_the_uniform_guess_is_in_sight():
@@ -114,7 +116,7 @@ def test_each_gate_is_named_and_each_column_has_its_letter():
 def test_letters_that_cannot_be_seen_are_written_as_escapes():
     _, cache, _ = gates_of("abba")
     axes = plots.gates("\n\ta ", cache)
-    assert [tick.get_text() for tick in axes[0].get_xticklabels()] == ["↵", r"\t", "a", " "]
+    assert [tick.get_text() for tick in axes[0].get_xticklabels()] == ["↵", r"\t", "a", "␣"]
 
 
 def test_the_cache_of_another_text_is_refused():
@@ -242,6 +244,11 @@ def test_the_terms_of_a_gradient_stand_above_their_sum_on_one_scale():
     np.testing.assert_allclose(shown[3], terms.sum(axis=0))
     assert len({ax.images[0].get_clim() for ax in axes}) == 1
     assert axes[-1].get_title().startswith("their sum: dW_h, norm ")
+    H = terms.shape[2] // 4  # a line between gate and gate, and each gate's name below its middle
+    for ax in axes:
+        assert [line.get_xdata()[0] for line in ax.lines] == [k * H - 0.5 for k in (1, 2, 3)]
+    assert [tick.get_text() for tick in axes[-1].get_xticklabels()] == list("ifgo")
+    np.testing.assert_allclose(axes[-1].get_xticks(), [k * H + (H - 1) / 2 for k in range(4)])
     with pytest.raises(InputError, match="at most 25 steps, got 26"):
         plots.gradient_terms(np.zeros((26, 2, 8)))
 

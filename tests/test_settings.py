@@ -107,12 +107,14 @@ def test_a_file_is_read_table_by_table(tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("lr = 1", r"unknown table 'lr'; it belongs in \[train\]"),
+        ("lr = 1", r"unknown table 'lr'; did you mean 'lr' in \[train\]\?"),
+        ("hiden_size = 1", r"table 'hiden_size'; did you mean 'hidden_size' in \[model\]\?"),
         ("[trian]\nlr = 1", r"unknown table 'trian'; did you mean 'train'\?"),
         ("train = 1", "train must be a table, got 1"),
         ("[train]\nlearning_rate = 1", "unknown setting 'learning_rate' in .train.; there are"),
         ("[train]\nseqlen = 1", r"unknown setting 'seqlen' in \[train\]; did you mean 'seq_len'\?"),
-        ("[model]\nlr = 1", r"unknown setting 'lr' in \[model\]; it belongs in \[train\]"),
+        ("[model]\nlr = 1", r"'lr' in \[model\]; did you mean 'lr' in \[train\]\?"),
+        ("[model]\nseqlen = 1", r"'seqlen' in \[model\]; did you mean 'seq_len' in \[train\]\?"),
         ("[model]\nvocab_size = 5", "unknown setting 'vocab_size'"),
         ("[train]\nsteps = 1.5", "steps must be an integer or none, got 1.5"),
         ("[train]\nsteps = true", "steps must be an integer or none, got True"),

@@ -39,15 +39,15 @@ def run(main: Callable[[], None]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains when it flushes
         sys.exit(1)
     except KeyboardInterrupt as error:  # what a signal's handler raised has a message and a code
-        _fail(*(error.args or ("interrupted", 130)))
+        _exit(*(error.args or ("interrupted", 130)))
     except InputError as error:
-        _fail(str(error), 2)
+        _exit(f"error: {error}", 2)
     except (FailedError, NonFiniteError, OSError, MemoryError) as error:
-        _fail(str(error) or type(error).__name__, 1)
+        _exit(f"error: {str(error) or type(error).__name__}", 1)
 
 
-def _fail(message: str, code: int) -> NoReturn:
-    tell(f"error: {' '.join(message.splitlines())}")
+def _exit(message: str, code: int) -> NoReturn:
+    tell(" ".join(message.splitlines()))
     sys.exit(code)
 
 

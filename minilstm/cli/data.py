@@ -1,9 +1,9 @@
 """List, fetch and verify the corpora that have a name.
 
-list shows the corpora and their files; fetch downloads what is missing; verify compares every
-SHA-256, by which a file is known, and exits with 1 if one is missing or wrong; path says where the
-files are. MINILSTM_DATA names a folder that holds them; without it they are downloaded into a cache
-folder.
+list shows the corpora, their files and which of them are there; fetch downloads what is missing;
+verify compares every SHA-256, by which a file is known, and exits with 1 if one is missing or
+wrong; path says where the files are. MINILSTM_DATA names a folder that holds them; without it they
+are downloaded into a cache folder.
 """
 
 from minilstm.cli import Args, FailedError, Parser, show
@@ -20,10 +20,10 @@ def main(args: Args) -> None:
     files = {name: corpus_files(name) for name in ([args.corpus] if args.corpus else CORPORA)}
     if args.action == "list":
         for name, of_corpus in files.items():
-            size = sum(file.size for file in of_corpus)
-            show(f"{name}: {size:,} bytes" if of_corpus else f"{name}: built in")
-            for file in of_corpus:
-                show(f"  {file.path}  {file.size:,} bytes  sha256 {file.sha256}")
+            size, folder = sum(file.size for file in of_corpus), data_folder()
+            show(f"{name}: {size:,} bytes, in {folder}" if of_corpus else f"{name}: built in")
+            for file, state in verify(name).items():
+                show(f"  {state:7}  {file.path}  {file.size:,} bytes  sha256 {file.sha256}")
                 show("\n".join(f"    {address}" for address in file.addresses))
     elif args.action == "fetch":
         for name in files:

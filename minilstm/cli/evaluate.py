@@ -32,21 +32,23 @@ def main(args: Args) -> None:
     check_positive_int("streams", args.streams)
     run, model = runs.load_run(args.run, args.device)
     what, ids = _text(run, args.data, args.split)
-    unknown = run.vocabulary.unknown_id
+    level, unknown = run.vocabulary.kind, run.vocabulary.unknown_id
     if unknown is not None and (count := int((ids == unknown).sum())):
         tell(f"{count:,} of {len(ids):,} tokens are {run.vocabulary.unknown} or read as such")
     carried = evaluation.evaluate(model.params, model.config, ids, args.streams)
     cold = evaluation.evaluate(model.params, model.config, ids, _WINDOWS, window=_WINDOW)
     if args.json:
-        show(json.dumps({**_figures(carried), "cold_windows": _figures(cold)}, indent=2))
+        said = {"run": args.run, "text": what, "level": level, **_figures(carried)}
+        show(json.dumps({**said, "cold_windows": _figures(cold)}, indent=2))
     else:
-        show(f"{what}\n{table({'state carried': carried, f'windows of {_WINDOW}': cold})}")
+        rows = {"state carried": carried, f"cold windows of {_WINDOW}": cold}
+        show(f"{what}\n{table(rows, level)}")
 
 
-def table(rows: dict[str, ml.Evaluation]) -> str:
-    """Evaluations, one to a line, under a heading."""
+def table(rows: dict[str, ml.Evaluation], level: str) -> str:
+    """Evaluations, one to a line, under a heading; what a token is, char or word, is said there."""
     width = max(map(len, rows))
-    lines = [f"{'':{width}}  nats/token  perplexity  bits/token  accuracy       tokens"]
+    lines = [f"{'':{width}}   nats/{level}  perplexity   bits/{level}  accuracy        {level}s"]
     for name, score in rows.items():
         loss = f"{score.loss:10.4f}  {score.perplexity:10.3f}  {score.bits_per_token:10.4f}"
         lines.append(f"{name:{width}}  {loss}  {score.accuracy:8.2%}  {score.tokens:11,}")
@@ -62,7 +64,7 @@ def _text(run: Run, data: str | None, split: str | None) -> tuple[str, IntArray]
     """What is scored, in words and in ids."""
     if data is not None and data not in downloads.CORPORA:
         require(split is None, "--split is of a corpus; a file is scored whole", quote(data))
-        text = corpora.TextFile(data)
+        text = corpora.text_file(data)
         ids = run.vocabulary.encode_pieces(text)
         for note in text.notes:
             tell(note)

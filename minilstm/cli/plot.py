@@ -29,7 +29,7 @@ _FEATURES = ("quotes", "brackets", "line", "word")
 
 def add_flags(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="the folder of a run")
-    parser.add_argument("--what", choices=("loss", *_OF_A_TEXT), required=True, help="the picture")
+    parser.add_argument("--what", choices=("loss", *_OF_A_TEXT), default="loss", help="the picture")
     parser.add_argument("--out", metavar="FILE", required=True, help=".png, .svg or .pdf")
     parser.add_argument("--text", help="what the model reads; otherwise what it writes itself")
     parser.add_argument("--chunk", type=int, metavar="T", help="gradient-reach: where BPTT is cut")
@@ -43,9 +43,9 @@ def main(args: Args) -> None:
     _check_flags(args)
     if args.what == "loss":
         run = checkpoint.read_run(args.run)
-        unigram = runs.read_record(run).get("unigram_entropy")
+        unigram, level = runs.read_record(run).get("unigram_entropy"), run.vocabulary.kind
         rows = metrics.read_rows(run.path / "metrics.csv")
-        ax = plots.loss_of_run(rows, run.config.vocab_size, unigram=unigram)
+        ax = plots.loss_of_run(rows, run.config.vocab_size, unigram=unigram, level=level)
     else:
         model, ids = _read(args)
         ax = _picture(args, model, ids)

@@ -83,7 +83,8 @@ def _resume(args: Args, given: dict[str, Any], out: Path) -> None:
     fixed = {name: value for name, value in flat.items() if name not in _PLACES}
     said = {"init_from": args.init_from} if args.init_from is not None else {}
     settings.check_same(fixed | {"init_from": init_from}, given | said, "the run",
-                        hint="; a run's settings stay: --init-from begins another with its weights")
+                        hint="; --resume goes with the command that began the run, or --out alone; "
+                             "--init-from begins another run with its weights")  # fmt: skip
     if checkpoint.has_checkpoint(run, "last"):
         last = checkpoint.read_checkpoint(run, "last", weights_only=True)
         config, init_from = ml.TrainConfig(**settings.of_table("train", flat)), None
@@ -161,6 +162,8 @@ def _train(run: checkpoint.Run, setup: runs.Setup, model: ml.LanguageModel, tota
         loss = metrics.read_rows(run.path / "metrics.csv")[-1].get("train_loss")
         show(f"nothing validates; the last training loss is {loss:.4f} nats")
     else:
+        pieces, level = setup.train.eval_streams, model.vocab.kind
+        show(f"{setup.corpus.name}, valid, read as {pieces} pieces side by side (eval: as one)")
         show(table({f"best (step {result.best_step})": result.best,
-                    f"last (step {result.steps})": result.last}))  # fmt: skip
+                    f"last (step {result.steps})": result.last}, level))  # fmt: skip
     show(f"run: {run.path}")

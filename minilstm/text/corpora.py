@@ -220,10 +220,15 @@ def _texts(name_or_path: str | PathLike[str]) -> dict[str, Text]:
         return {"train": ["hello"]}
     if isinstance(name_or_path, str) and name_or_path in CORPORA:
         return {part: TextFile(path) for part, path in fetch(name_or_path).items()}
-    fits = not isinstance(name_or_path, str) or os.path.exists(name_or_path)
+    return {"train": text_file(name_or_path)}
+
+
+def text_file(path: str | PathLike[str]) -> TextFile:
+    """A file, where a corpus could have been named as well; InputError if there is none."""
+    fits = not isinstance(path, str) or os.path.exists(path)
     wanted = f"want a text file or one of the corpora {', '.join(CORPORA)}"
-    require(fits, wanted, f"{name_or_path!r}, which does not exist")
-    return {"train": TextFile(name_or_path)}
+    require(fits, wanted, f"{path!r}, which does not exist")
+    return TextFile(path)
 
 
 def _hold_out(text: Text, level: str) -> dict[str, Text]:

@@ -394,7 +394,8 @@ def two_bugs(args: argparse.Namespace) -> None:
 
     seen = json.loads((ROOT / "docs" / "museum.json").read_text(encoding="utf-8"))
     right, long = sorted(run["valid"] for run in seen["right"]), 4000
-    names = ("forget gate without the derivative of its sigmoid", "dc = where dc += is meant")
+    names = ("forget gate without the derivative of its sigmoid",
+             "dc = for dc +=: dc_next is left out")  # fmt: skip
     bugs = {None: None} | {bug.name: bug for bug in BUGS if bug.name in names}
     with ThreadPoolExecutor(max_workers=2) as pool:
         later = dict(

@@ -115,7 +115,7 @@ ON_A_RUN = [
     (["sample", "run", "--seed", "-1"], "seed must be an integer from 0 up, got -1"),
     (["sample", "run", "--device", "tpu"], "device must be auto, cpu or cuda, got 'tpu'"),
     (["eval", "none"], "want the folder of a run, got 'none'"),
-    (["eval", "run", "--data", "none.txt"], "'none.txt' does not exist"),
+    (["eval", "run", "--data", "none.txt"], "got 'none.txt', which does not exist"),
     (["eval", "run", "--split", "dev"], "invalid choice: 'dev'"),
     (["eval", "run", "--streams", "0"], "streams must be a positive integer, got 0"),
     (["info", "none"], "want the folder of a run, got 'none'"),

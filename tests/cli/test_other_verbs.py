@@ -39,7 +39,7 @@ def test_a_picture_is_written_and_its_path_told(on_run, tmp_path):
 
 
 def test_the_loss_is_that_of_metrics_csv(on_run, tmp_path, drawn):
-    on_run("plot", "run", "--what", "loss", "--out", tmp_path / "loss.png")
+    on_run("plot", "run", "--out", tmp_path / "loss.png")  # the loss, unless told otherwise
     training, validation, uniform, unigram = drawn[0].lines
     rows = read_rows(read_run("run").path / "metrics.csv")
     assert list(training.get_ydata()) == [row["train_loss"] for row in rows]
@@ -52,7 +52,7 @@ def test_gates_are_those_of_the_text(on_run, tmp_path, drawn):
     done = on_run("plot", "run", "--what", "gates", "--text", "to be", "--out", tmp_path / "g.svg")
     assert done.code == 0
     labels = [label.get_text() for label in drawn[0].get_xticklabels()]
-    assert labels == list("to be")
+    assert labels == list("to␣be")
     assert drawn[0].images[0].get_array().shape == (8, 5)
 
 
@@ -173,7 +173,8 @@ def test_and_back_into_a_run_with_the_same_weights_vocabulary_and_settings(on_ru
     assert_same(weights(new), weights("run"))
     was, now = read_run("run"), read_run(new)
     assert (now.config, now.vocabulary, now.extra) == (was.config, was.vocabulary, was.extra)
-    assert on_run("eval", new, "--json").out == on_run("eval", "run", "--json").out
+    figures = on_run("eval", "run", "--json").out
+    assert on_run("eval", new, "--json").out == figures.replace('"run": "run"', f'"run": "{new}"')
 
 
 def test_what_pytorch_has_trained_since_is_what_comes_back(on_run, tmp_path):
@@ -323,7 +324,9 @@ def corpora(monkeypatch, folder):
 def test_corpora_are_listed_with_files_digests_and_addresses(cli, corpora):
     done = cli("data", "list")
     assert done.code == 0
-    assert done.out.startswith("hello: built in\ntiny: 11 bytes\n  train.txt  5 bytes  sha256 ")
+    tiny = f"tiny: 11 bytes, in {corpora}\n  ok       train.txt  5 bytes  sha256 "
+    assert done.out.startswith(f"hello: built in\n{tiny}")
+    assert "\n  missing  valid.txt  6 bytes  sha256 " in done.out
     assert "    https://example.org/valid.txt\n" in done.out
     assert cli("data", "list", "hello").out == "hello: built in\n"
 

@@ -23,7 +23,8 @@ def test_the_runs_own_validation_text_is_scored_in_one_pass_and_in_cold_windows(
     done = on_run("eval", "run", "--json")
     assert (done.code, done.err) == (0, "")
     figures = json.loads(done.out)
-    assert list(figures) == [*FIGURES, "cold_windows"]
+    assert list(figures) == ["run", "text", "level", *FIGURES, "cold_windows"]
+    assert (figures["run"], figures["text"], figures["level"]) == ("run", "text.txt, valid", "char")
     assert list(figures["cold_windows"]) == FIGURES
     valid = load_corpus("text.txt").valid
     assert figures["tokens"] == len(valid) - 1 == figures["cold_windows"]["tokens"]
@@ -36,10 +37,12 @@ def test_the_runs_own_validation_text_is_scored_in_one_pass_and_in_cold_windows(
 
 def test_plain_figures_are_the_same(on_run):
     figures = json.loads(on_run("eval", "run", "--json").out)
-    what, _, carried, cold = on_run("eval", "run").out.splitlines()
-    assert what == "text.txt, valid"
+    what, heading, carried, cold = on_run("eval", "run").out.splitlines()
+    assert what == "text.txt, valid" == figures["text"]
+    assert heading.split() == ["nats/char", "perplexity", "bits/char", "accuracy", "chars"]
+    assert len(heading) == len(carried) == len(cold)
     for line, name, of in ((carried, "state carried", figures),
-                           (cold, "windows of 256", figures["cold_windows"])):  # fmt: skip
+                           (cold, "cold windows of 256", figures["cold_windows"])):  # fmt: skip
         assert line.startswith(name)
         assert line.removeprefix(name).split() == [
             f"{of['loss']:.4f}", f"{of['perplexity']:.3f}", f"{of['bits_per_token']:.4f}",

@@ -121,8 +121,9 @@ def test_a_dry_run_times_nothing(cli, monkeypatch):
 def test_a_run_leaves_its_folder_results_on_stdout_and_progress_on_stderr(train):
     done = train()
     assert done.code == 0
-    heading, best, last, run = done.out.splitlines()
-    assert heading.split() == ["nats/token", "perplexity", "bits/token", "accuracy", "tokens"]
+    what, heading, best, last, run = done.out.splitlines()
+    assert what == "text.txt, valid, read as 64 pieces side by side (eval: as one)"
+    assert heading.split() == ["nats/char", "perplexity", "bits/char", "accuracy", "chars"]
     assert run == "run: run"
     for line, name, which in ((best, "best", "best"), (last, "last", "last")):
         step, nats, perplexity, bits, accuracy, tokens = re.fullmatch(
