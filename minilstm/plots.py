@@ -234,11 +234,11 @@ def gradient_terms(terms: np.ndarray, axes: Sequence[Axes] | None = None) -> lis
         image = ax.imshow(term, cmap="gray", vmin=-largest, vmax=largest, aspect="auto",
                           interpolation="nearest")  # fmt: skip
         ax.set(title=f"{title}, norm {np.linalg.norm(term):.2g}", ylabel="h")
+        ax.set_xticks([(k + 0.5) * columns / 4 - 0.5 for k in range(4)], list("ifgo"))
         ax.label_outer()
         for gate in range(1, 4):
             ax.axvline(gate * columns / 4 - 0.5, color="C3", linewidth=0.8)
     axes[-1].set(xlabel="columns of dz, gate by gate; mid-grey is 0")
-    axes[-1].set_xticks([(k + 0.5) * columns / 4 - 0.5 for k in range(4)], list("ifgo"))
     axes[-1].figure.colorbar(image, ax=list(axes), shrink=0.6)
     return list(axes)
 
