@@ -174,6 +174,12 @@ def kill_half_way(out: Path, command: list[Any]) -> int:
     raise SystemExit("the training ended before it could be killed")
 
 
+def figures_of(run: Path, *flags: str) -> dict[str, Any]:
+    """What `minilstm eval` says of a run, but for the names."""
+    told = json.loads(minilstm("eval", run, *flags, "--json"))
+    return {name: value for name, value in told.items() if name not in ("run", "text", "level")}
+
+
 def describe(row: Row, seed: int, commit: str, out: Path) -> dict[str, Any]:
     """Everything that is measured of a finished run."""
     run, metrics = read_run(out), read_rows(out / "metrics.csv")
@@ -182,9 +188,9 @@ def describe(row: Row, seed: int, commit: str, out: Path) -> dict[str, Any]:
     data = settings.of_table("data", run.extra["settings"])
     corpus = settings.DataConfig(**data).load(run.vocabulary)
     ids = corpus.valid if corpus.valid is not None else corpus.train
-    best_figures, test = json.loads(minilstm("eval", out, "--json")), None
+    best_figures, test = figures_of(out), None
     if row.test and seed == row.seeds[0]:
-        test = json.loads(minilstm("eval", out, "--split", "test", "--json"))
+        test = figures_of(out, "--split", "test")
     same = best.step == last.step  # then one pass says both
     return {
         "seed": seed,
