@@ -36,15 +36,16 @@ def check_token_ids(name: str, ids: Any, V: int, shape: tuple[int, ...] | None =
             require(0 <= id < V, f"{name} must hold ids from 0 to {V - 1}", id)
 
 
-def check_state(name: str, state: Any, shape: tuple[int, int, int], reference: Array) -> None:
-    """InputError unless state is a pair h, c of arrays (L, B, H) = shape, in the precision of
-    reference."""
+def check_state(name: str, state: Any, shape: tuple[int, int, int], reference: Array) -> State:
+    """Return state; InputError unless it is a pair h, c of arrays (L, B, H) = shape, in the
+    precision of reference."""
     if not isinstance(state, tuple | list) or len(state) != 2:  # only then: quoting would wait
         raise InputError(f"{name} must be a pair (h, c) of arrays, got {quote(state)}")
     for part, array in zip(("h", "c"), state, strict=True):
         check_shape(f"{name} {part}", array, shape, "(L, B, H)")
     for part, array in zip(("h", "c"), state, strict=True):
         check_precision(f"{name} {part}", array, reference)
+    return state[0], state[1]
 
 
 def check_precision(name: str, array: Array, reference: Array) -> None:

@@ -284,7 +284,9 @@ def backward(dlogits: Array, cache: ModelCache,
     check_shape("dlogits", dlogits, (*cache.inputs.shape, cache.config.vocab_size), "(T, B, V)")
     check_precision("dlogits", dlogits, cache.hs)
     dhs, dW_out, db = linear_backward(dlogits, cache.hs, cache.W_out)
-    return _body_backward(dhs, dW_out, db, cache, dstate)
+    grads, d_0 = _body_backward(dhs, dW_out, db, cache, dstate)
+    dh_0, dc_0 = map(get_array_module(dhs).stack, zip(*reversed(d_0), strict=True))
+    return grads, (dh_0, dc_0)
 
 
 def loss_and_grads(params: Params, config: ModelConfig, inputs: Array, targets: Array,
@@ -355,10 +357,10 @@ def _body_forward(params: Params, config: ModelConfig, inputs: Array, state: Sta
                   masks: Masks, workspace: Workspace | None = None,
                   keep: bool = True) -> tuple[State, ModelCache]:
     """Everything below the output layer: ids (T, B) -> hs (T, B, H), which the cache holds."""
-    reference = params["fc.b"]
-    xp, B = get_array_module(reference), inputs.shape[1]
-    state = init_state(config, B, reference.dtype, xp) if state is None else state
-    check_state("state", state, (config.num_layers, B, config.hidden_size), reference)
+    L, B, H = config.num_layers, inputs.shape[1], config.hidden_size
+    reference, xp = params["fc.b"], get_array_module(params["fc.b"])
+    state = (init_state(config, B, reference.dtype, xp) if state is None
+             else check_state("state", state, (L, B, H), reference))  # fmt: skip
 
     W = params.get("embedding.W")  # (V, E)
     x: Any  # (T, B, D)
@@ -370,7 +372,7 @@ def _body_forward(params: Params, config: ModelConfig, inputs: Array, state: Sta
         x = embedding_forward(inputs, W)
     states, layers = [], []
     layer: Any
-    for k in range(config.num_layers):
+    for k in range(L):
         W_x, W_h, b = (params[f"lstm{k}.{name}"] for name in ("W_x", "W_h", "b"))
         x, W_h = dropout(x, masks.inputs[k]), dropout(W_h, masks.weights[k])
         # The hs (T, B, H) of this layer are the x of the next.
@@ -382,8 +384,8 @@ def _body_forward(params: Params, config: ModelConfig, inputs: Array, state: Sta
                 x, layer_state, W_x, W_h, b, workspace, f"lstm{k}", keep)
         states.append(last_state)
         layers.append(layer)
-    shape, dtype = state[0].shape, states[-1][0].dtype  # np.stack would take longer than a step
-    h_T, c_T = xp.empty(shape, dtype), xp.empty(shape, dtype)
+    # np.stack would take longer than a step
+    h_T, c_T = (xp.empty((L, B, H), states[-1][0].dtype) for _ in "hc")
     for k, (h, c) in enumerate(states):
         h_T[k], c_T[k] = h, c
     hs = dropout(x, masks.output)
@@ -392,26 +394,25 @@ def _body_forward(params: Params, config: ModelConfig, inputs: Array, state: Sta
 
 
 def _body_backward(dhs: Array, dW_out: Array, db: Array, cache: ModelCache,
-                   dstate: State | None) -> tuple[Params, State]:
-    """_body_forward read bottom-up, and all gradients put under their names."""
-    config, masks, xp = cache.config, cache.masks, get_array_module(dhs)
-    dstate = init_state(config, dhs.shape[1], dhs.dtype, xp) if dstate is None else dstate
-    check_state("dstate", dstate, (config.num_layers, dhs.shape[1], config.hidden_size), dhs)
+                   dstate: State | None) -> tuple[Params, list[State]]:
+    """_body_forward read bottom-up, all gradients put under their names; and those of the initial
+    states, each (B, H), from the top layer down."""
+    config, masks, d_0 = cache.config, cache.masks, []
+    L, B, H = config.num_layers, dhs.shape[1], config.hidden_size
+    dstate = (init_state(config, B, dhs.dtype, get_array_module(dhs)) if dstate is None
+              else check_state("dstate", dstate, (L, B, H), dhs))  # fmt: skip
 
-    grads: Params = dict.fromkeys(config.parameter_shapes())
-    grads["fc.b"] = db
-    dh_0, dc_0 = [], []
+    grads: Params = dict.fromkeys(config.parameter_shapes()) | {"fc.b": db}
     dx = dropout(dhs, masks.output)
-    for k in reversed(range(config.num_layers)):
+    for k in reversed(range(L)):
         layer = cache.layers[k]
         form: Any = lstm if isinstance(layer, lstm.LSTMCache) else lstm_fast
-        dx, (dh, dc), weights = form.lstm_backward(dx, (dstate[0][k], dstate[1][k]), layer)
+        dx, its_d_0, weights = form.lstm_backward(dx, (dstate[0][k], dstate[1][k]), layer)
         dx = dropout(dx, masks.inputs[k])
         grads[f"lstm{k}.W_x"] = weights.W_x
         grads[f"lstm{k}.W_h"] = dropout(weights.W_h, masks.weights[k])
         grads[f"lstm{k}.b"] = weights.b
-        dh_0.append(dh)
-        dc_0.append(dc)
+        d_0.append(its_d_0)
     if config.embedding_size is not None:
         looked_up = isinstance(layer.x, lstm_fast.Lookup)  # then dx is the table's already
         array = getattr(layer, "array", None)  # of the fast form
@@ -422,4 +423,4 @@ def _body_backward(dhs: Array, dW_out: Array, db: Array, cache: ModelCache,
         grads["embedding.W"] = grads["embedding.W"] + dW_out.T
     else:
         grads["fc.W"] = dW_out
-    return grads, (xp.stack(dh_0[::-1]), xp.stack(dc_0[::-1]))
+    return grads, d_0

@@ -56,8 +56,8 @@ def processes(parameters: int, B: int, numbers: int, worth: int) -> int:
         worth: TRAINING or EVALUATION.
     """
     n = min(B, numbers // max(worth, parameters // 2))
-    alone = threading.current_thread() is threading.main_thread() and sys.platform == "linux"
-    return min(n, threads_now()) if n > 1 and alone else 1
+    alone = n > 1 and threading.current_thread() is threading.main_thread()
+    return min(n, threads_now()) if alone and sys.platform == "linux" else 1
 
 
 def shared_out(work: Callable[..., Answer], params: Params, arguments: Sequence[tuple[Any, ...]],
