@@ -214,6 +214,18 @@ def test_readmes_losses_of_presets_are_the_recorded_ones():
     assert re.findall(bold + "`shakespeare-hour`", readme, re.M) == [f"{hour:.3f}"]
 
 
+def test_readmes_figures_of_the_script_are_the_recorded_ones():
+    readme = text_of(ROOT / "README.md")
+    seeds = json.loads(text_of(DOCS / "results" / "example.json"))["seeds"].values()
+    losses, steps, seconds = ([seed[key] for seed in seeds] for key in ("loss", "steps", "seconds"))
+    told = re.findall(r"^\| \*\*([\d.]+)\*\* .*this, 3 minutes.*worst ([\d.]+)", readme, re.M)
+    assert told == [(f"{sum(losses) / 3:.3f}", f"{max(losses):.3f}")]
+    ran, took = f"{min(steps):,} to {max(steps):,} steps", f"{min(seconds)} to {max(seconds)}"
+    assert re.search(rf"{ran} .* in {took} seconds", " ".join(readme.split()))
+    said = readme.split("It sounds like this")[1].split("```text\n")[1].split("\n```")[0]
+    assert said.strip() in next(iter(seeds))["sample"]
+
+
 def test_the_page_of_reliability_is_what_its_figures_make_it_and_all_of_them_are_good():
     import reliability
 

@@ -348,7 +348,8 @@ def cells(args: argparse.Namespace) -> None:
                 ax = plots.coloured_text(
                     text[shown], states[shown, layer, unit] * math.copysign(1, r)
                 )
-                save(ax, f"cell_{feature}.png")
+                if feature != "word":  # no page shows it
+                    save(ax, f"cell_{feature}.png")
     snippet("cells", "\n".join(lines))
 
 
@@ -387,6 +388,43 @@ def brackets(args: argparse.Namespace) -> None:
     snippet("brackets", "\n".join(lines))
 
 
+def held(args: argparse.Namespace) -> None:
+    """The same with one cell held at zero behind the prompt: the one that follows brackets, and
+    five others of its layer, each alone."""
+    if args.wiki is None:
+        sys.exit("this part needs --wiki")
+    model, text = ml.LanguageModel.load(args.wiki), valid_text("wikitext2")[:40_000]
+    states = inside.cell_states(model.params, model.config, model.vocab.encode(text))
+    _, layer, unit, _ = inside.search(states, text)["brackets"][0]
+    drawn = np.random.default_rng(0).choice(model.config.hidden_size, 6, replace=False)
+    others = [int(other) for other in drawn if other != unit][:5]
+    lines = ["| temperature | no cell held | the cell for brackets | each of five others |",
+             "|---|---|---|---|"]  # fmt: skip
+    for temperature in (0.2, 0.5, 1.0):
+        free, without = (share_closed(model, temperature, layer, of) for of in (None, unit))
+        rest = [share_closed(model, temperature, layer, other) for other in others]
+        lines.append(f"| {temperature} | {free:.0f} % | {without:.0f} % "
+                     f"| {min(rest):.0f} to {max(rest):.0f} % |")  # fmt: skip
+    snippet("held", "\n".join(lines))
+
+
+def share_closed(
+    model: ml.LanguageModel, temperature: float, layer: int, unit: int | None, N: int = 200
+) -> float:
+    """Per cent of N continuations of `( The` that have a `)` among their first 400 characters."""
+    rng, (start, close) = np.random.default_rng(0), map(model.vocab.encode, ("( The", ")"))
+    inputs, state, closed = np.tile(start[:, None], N), None, np.zeros(N, bool)
+    for _ in range(400):
+        logits, state = ml.forward(model.params, model.config, inputs, state)
+        if unit is not None:
+            state[1][layer, :, unit] = 0
+        scores = logits[-1].astype(np.float64) / temperature
+        sums = np.exp(scores - scores.max(axis=1, keepdims=True)).cumsum(axis=1)  # (N, V)
+        inputs = (sums > rng.random((N, 1)) * sums[:, -1:]).argmax(axis=1)[None]  # (1, N)
+        closed |= inputs[0] == close
+    return 100 * float(closed.mean())
+
+
 def two_bugs(args: argparse.Namespace) -> None:
     """The two bugs of docs/proving.md after 500 steps, from docs/museum.json, and after 4,000."""
     from bugs_in_training import trained
@@ -416,7 +454,7 @@ def two_bugs(args: argparse.Namespace) -> None:
 PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
     part.__name__: part
     for part in (hello, u_curve, graph, terms, flow, reach, truncation, loss, looks, cells,
-                 temperatures, brackets, two_bugs)
+                 temperatures, brackets, held, two_bugs)
 }  # fmt: skip
 
 
