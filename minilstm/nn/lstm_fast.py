@@ -113,8 +113,7 @@ def lstm_forward(
             xp.matmul(step.h_prev, W_h, out=product)  # (L9)
             if xp is np:
                 product += zs_blocks[k]
-                z = buffers.z if buffers.copies else for_one_tanh(buffers.z, out=step.gates)
-                forward_in_place(z, step, buffers.scratch[0])
+                forward_in_place(step, buffers)
             else:
                 forward_kernel(*four(zs[k]), *four(product), *step.each,
                                 step.c_prev, step.c, step.h)  # fmt: skip

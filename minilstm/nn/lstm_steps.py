@@ -1,8 +1,8 @@
 """The steps of lstm_fast.py: lstm.py's cell, forward and backward, in arrays made beforehand.
 
 - One tanh for all four gates: σ(z) = ½ tanh(½ z) + ½. On a CPU each gate is a block of its own,
-  (4, B, H) in the order o, i, f, g: the three σ in a row. For more than one sequence that order
-  and the inner ½ are taken into copies of the weights.
+  (4, B, H). Where much is read, copies of the weights hold the inner ½, and the gates in the order
+  o, i, f, g: the three σ in a row. Elsewhere g = 1 · tanh(1 · z) + 0 is done as the others are.
 - What the gates' gradients are multiplied by needs no gradient: backward makes these slopes for
   several steps at a time, and the step itself is left with a handful of operations.
 - The gates' arrays become those of their gradients, (B, 4H).
@@ -33,8 +33,9 @@ class Step(NamedTuple):
     h: Array  # (n, B, w); on a GPU this and all that follows (B, H)
     c_prev: Array
     c: Array
-    gates: Array  # o, i, f, g (4, n, B, w); on a GPU i, f, g, o (B, 4H)
-    each: tuple[Array, ...]  # i, f, g, o of it
+    gates: Array  # (4, n, B, w); on a GPU (B, 4H)
+    scaled: Array  # of them those that are ½ tanh + ½
+    each: tuple[Array, ...]  # i, f, g, o
     dz: Array  # (B, 4H), where the gates are; (4, 1, B, H) for products by blocks
     dz_blocks: tuple[Array, Array]  # of it i, f, g (3, n, B, w) and o (n, B, w)
 
@@ -46,7 +47,7 @@ class Buffers:
     def __init__(self, xp: Any, T: int, B: int, H: int, dtype: Any, keep: bool) -> None:
         array, on_host, w = partial(empty, xp, dtype=dtype), xp is np, columns_at_once(xp, B, H)
         self.by_blocks, self.n = w is not None, H // (w or H)
-        self.copies = on_host and B > 1  # of the weights: for less they would take too long
+        self.copies = on_host and (B > 1 or T >= H)  # of the weights: for less they take too long
         blocks = (self.n, B, w or H) if on_host else (B, H)
         self.dzs = array((T if keep else 1, B, 4 * H))
         self.h = array((T + 1, B, H))  # [t] into step t, [t + 1] out
@@ -64,6 +65,10 @@ class Buffers:
             self.W_hT = array((4, self.n, H, w or H))
         if on_host:
             self.scratch = array((2, *blocks))
+            self.half = self.rest = 0.5  # σ = half · tanh(half · z) + rest
+            if not self.copies:
+                self.half, self.rest = np.full((2, 4, *blocks), 0.5, dtype)
+                self.half[2], self.rest[2] = 1, 0  # g
             self.gates = self.dzs.reshape(-1, 4, *blocks).swapaxes(0, 1)  # (4, T, n, B, w)
         if on_host and keep:
             self.slopes = array((5, min(T, max(1, SLOPES // (B * H))), *blocks))
@@ -73,11 +78,15 @@ class Buffers:
         h_prev, h, dz = self.h[t], self.h[t + 1], self.dzs[t % len(self.dzs)]
         c_prev, c = (self.c[m % len(self.c)] for m in (t, t + 1))
         if not on_host:
-            return Step(h_prev, h, c_prev, c, dz, four(dz), dz, (dz, dz))
+            return Step(h_prev, h, c_prev, c, dz, dz, four(dz), dz, (dz, dz))
         gates, blocks = self.gates[:, t % len(self.dzs)], as_blocks(dz, self.n)
-        o, i, f, g = gates
-        return Step(h_prev, as_blocks(h, self.n, 1)[0], c_prev, c, gates, (i, f, g, o),
+        scaled = gates[:3] if self.copies else gates
+        return Step(h_prev, as_blocks(h, self.n, 1)[0], c_prev, c, gates, scaled, self.each(gates),
                     as_blocks(dz, 1) if self.by_blocks else dz, (blocks[:3], blocks[3]))
+
+    def each(self, gates: Array) -> tuple[Array, ...]:
+        """i, f, g, o of (4, …)."""
+        return (*gates[1:], gates[0]) if self.copies else tuple(gates)
 
 
 def columns_at_once(xp: Any, B: int, H: int) -> int | None:
@@ -109,12 +118,14 @@ def for_one_tanh(z: np.ndarray, out: np.ndarray) -> np.ndarray:
     return out
 
 
-def forward_in_place(z: np.ndarray, step: Step, tanh_c: np.ndarray) -> None:
-    """lstm.cell_forward of z (4, n, B, w), `for_one_tanh`, into gates, c and h."""
-    gates, sigmoids, c_t = step.gates, step.gates[:3], step.c
-    np.tanh(z, out=gates)
-    sigmoids *= 0.5
-    sigmoids += 0.5  # (L1)…(L4)
+def forward_in_place(step: Step, buffers: Buffers) -> None:
+    """lstm.cell_forward of buffers.z (4, n, B, w) into the step's gates, c and h."""
+    z, c_t, scaled, tanh_c = buffers.z, step.c, step.scaled, buffers.scratch[0]
+    if not buffers.copies:
+        z = np.multiply(z, buffers.half, out=step.gates)
+    np.tanh(z, out=step.gates)
+    scaled *= buffers.half
+    scaled += buffers.rest  # (L1)…(L4)
     i, f, g, o = step.each
     np.multiply(f, step.c_prev, out=c_t)
     c_t += np.multiply(i, g, out=tanh_c)  # (L5), in tanh_c's place for as long
@@ -155,11 +166,12 @@ def slopes_of(buffers: Buffers, first: int, last: int) -> None:
         dz_o = dh · tanh(c) o(1-o),  and dc += dh · o (1 - tanh²(c))
     """
     gates = buffers.gates[:, first:last]
-    o, i, _, g = gates
+    i, _, g, o = buffers.each(gates)
+    i_and_f = gates[1:3] if buffers.copies else gates[:2]
     slopes = buffers.slopes[:, : last - first]
     d_i, d_f, d_g, d_o, d_c = slopes
-    np.subtract(1, gates[1:3], out=slopes[:2])
-    slopes[:2] *= gates[1:3]  # σ'
+    np.subtract(1, i_and_f, out=slopes[:2])
+    slopes[:2] *= i_and_f  # σ'
     d_i *= g  # (L1), (L5)
     d_f *= buffers.c[first:last]  # (L2), (L5)
     np.multiply(g, g, out=d_g)
