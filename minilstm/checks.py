@@ -43,7 +43,6 @@ def check_state(name: str, state: Any, shape: tuple[int, int, int], reference: A
         raise InputError(f"{name} must be a pair (h, c) of arrays, got {quote(state)}")
     for part, array in zip(("h", "c"), state, strict=True):
         check_shape(f"{name} {part}", array, shape, "(L, B, H)")
-    for part, array in zip(("h", "c"), state, strict=True):
         check_precision(f"{name} {part}", array, reference)
     return state[0], state[1]
 

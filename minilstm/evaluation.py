@@ -105,7 +105,7 @@ def _score(params: Params, config: ModelConfig, ids: IntArray, B: int,
     reference = params["fc.b"]
     # Of each token forward keeps the logits and what the loss makes of them, and h.
     row = 2 * config.vocab_size + (config.num_layers + 1) * config.hidden_size
-    T = max(1, min(_NUMBERS // (B * row), 512, (len(ids) - 1) // B))
+    T = max(1, min(_NUMBERS // (B * row), 128, (len(ids) - 1) // B))
     state, totals = None, np.zeros(3)
     for inputs, targets, _ in contiguous_streams(ids, B, T):
         xs, there, N = like(inputs, reference), like(targets, reference), targets.size

@@ -37,10 +37,10 @@ def next_token_probabilities(logits: np.ndarray, temperature: float = 1.0, top_k
     """
     check_sampling(temperature, top_k, top_p, V=len(logits))
     scores: np.ndarray = np.asarray(logits, dtype=np.float64)
-    _check_logits(scores)
+    largest = _check_logits(scores)
     # The largest score first becomes 0: dividing by a tiny temperature then cannot overflow to nan.
     with np.errstate(over="ignore", under="ignore"):
-        p: np.ndarray = np.exp((scores - scores.max()) / temperature)
+        p: np.ndarray = np.exp((scores - largest) / temperature)
     p /= p.sum()
     if top_k is None and top_p is None:
         return p
@@ -106,9 +106,11 @@ def generate_ids(params: Params, config: ModelConfig, prompt: np.ndarray, length
     return ids()
 
 
-def _check_logits(logits: np.ndarray) -> None:
-    largest = logits.max()  # a NaN is the maximum wherever it stands
+def _check_logits(logits: np.ndarray) -> np.floating:
+    """The largest of them; InputError unless that is finite."""
+    largest: np.floating = logits.max()  # a NaN is the maximum wherever it stands
     require(np.isfinite(largest), "the largest logit must be finite", largest)
+    return largest
 
 
 def check_sampling(temperature: float, top_k: int | None, top_p: float | None, V: int) -> None:

@@ -55,7 +55,8 @@ def estimate_memory(config: ModelConfig, B: int, T: int, dtype_bytes: int = 4,
         stays += N * 4 * H + 2 * (T + 1) * B * H  # the gates, h and c
         stays += min(N * 4 * H, max(lstm_steps.NUMBERS, B * 4 * H))  # the input's product
         stays += 6 * B * H + 5 * min(N * H, max(lstm_steps.SLOPES, B * H))  # a step's, the slopes
-        stays += 4 * H * H + (B > 1) * 4 * H * (2 * H + D[k] + 1)  # dW_h; copies of the weights
+        # dW_h; copies of W_hᵀ, and of all weights
+        stays += 4 * H * (H + (B > 1) * H + (B > 1 or T >= H) * (H + D[k] + 1))
         if k == 0 and lookup:
             stays += V * 4 * H + one_hot + (0 if E is None else 4 * H * E)  # of the table; dW_x
         else:

@@ -191,9 +191,7 @@ def draw_masks(config: ModelConfig, rng: Rng, T: int, B: int, reference: Array) 
         return Masks([None] * L, [None] * L, None)
 
     def mask(p: float, *shape: int) -> Array | None:
-        if p == 0:
-            return None
-        return like(dropout_mask(rng, shape, p, reference.dtype), reference)
+        return like(dropout_mask(rng, shape, p, reference.dtype), reference) if p else None
 
     inputs = [mask(config.embedding_dropout, steps, B, config.embedding_size or 0)]
     inputs += [mask(config.dropout, steps, B, H) for _ in range(L - 1)]
@@ -402,16 +400,16 @@ def _body_backward(dhs: Array, dW_out: Array, db: Array, cache: ModelCache,
     dstate = (init_state(config, B, dhs.dtype, get_array_module(dhs)) if dstate is None
               else check_state("dstate", dstate, (L, B, H), dhs))  # fmt: skip
 
-    grads: Params = dict.fromkeys(config.parameter_shapes()) | {"fc.b": db}
+    grads: Params = {"fc.b": db} if config.tie_weights else {"fc.b": db, "fc.W": dW_out}
     dx = dropout(dhs, masks.output)
     for k in reversed(range(L)):
         layer = cache.layers[k]
         form: Any = lstm if isinstance(layer, lstm.LSTMCache) else lstm_fast
         dx, its_d_0, weights = form.lstm_backward(dx, (dstate[0][k], dstate[1][k]), layer)
         dx = dropout(dx, masks.inputs[k])
-        grads[f"lstm{k}.W_x"] = weights.W_x
-        grads[f"lstm{k}.W_h"] = dropout(weights.W_h, masks.weights[k])
         grads[f"lstm{k}.b"] = weights.b
+        grads[f"lstm{k}.W_h"] = dropout(weights.W_h, masks.weights[k])
+        grads[f"lstm{k}.W_x"] = weights.W_x
         d_0.append(its_d_0)
     if config.embedding_size is not None:
         looked_up = isinstance(layer.x, lstm_fast.Lookup)  # then dx is the table's already
@@ -421,6 +419,4 @@ def _body_backward(dhs: Array, dW_out: Array, db: Array, cache: ModelCache,
     if config.tie_weights:
         # One matrix, read twice: as rows at the bottom, as columns at the top. Gradients add.
         grads["embedding.W"] = grads["embedding.W"] + dW_out.T
-    else:
-        grads["fc.W"] = dW_out
-    return grads, d_0
+    return dict(reversed(grads.items())), d_0  # in the order of params

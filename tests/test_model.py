@@ -424,7 +424,7 @@ def test_float32_parameters_are_the_float64_ones_rounded(kind):
 
 IDS = np.zeros((4, 3), np.int64)  # (T, B)
 CONFIG = ml.ModelConfig(vocab_size=7, hidden_size=5, num_layers=2)
-STATE = (np.zeros((2, 3, 5)), np.zeros((2, 3, 5)))  # (L, B, H)
+STATE = (np.zeros((2, 3, 5), np.float32), np.zeros((2, 3, 5), np.float32))  # (L, B, H)
 
 
 def ids_with(value):

@@ -69,15 +69,14 @@ def lstm_forward(
     T, B = x.ids.shape if isinstance(x, Lookup) else x.shape[:2]
     H = W_h.shape[0]
     source = x.W if isinstance(x, Lookup) else x
-    dtype = xp.result_type(*(a.dtype for a in (source, W_x, W_h, b, *state) if a is not None))
+    dtype = xp.result_type(*{a.dtype for a in (source, W_x, W_h, b, *state) if a is not None})
     buffers = workspace.keep(name, (xp, T, B, H, dtype, keep), Buffers)
     cache = Cache(x, W_x, W_h, buffers,
                   lambda what, *shape: workspace.empty(f"{name}.{what}", xp, shape, dtype))
     n, product, b_in_table = buffers.n, buffers.product, False
     # The input's product by blocks as well, where the layer's are and OpenBLAS packs neither.
-    x_by_blocks = (
-        buffers.by_blocks and not isinstance(x, Lookup) and B * len(W_x) * H // n <= SMALL
-    )
+    small = buffers.by_blocks and B * len(W_x) * H // n <= SMALL
+    x_by_blocks = small and not isinstance(x, Lookup)
     buffers.h[0] = state[0]
     buffers.c[0] = as_blocks(state[1], n, 1)[0] if xp is np else state[1]
     if buffers.copies:

@@ -34,7 +34,6 @@ class Step(NamedTuple):
     c_prev: Array
     c: Array
     gates: Array  # (4, n, B, w); on a GPU (B, 4H)
-    scaled: Array  # of them those that are ½ tanh + ½
     each: tuple[Array, ...]  # i, f, g, o
     dz: Array  # (B, 4H), where the gates are; (4, 1, B, H) for products by blocks
     dz_blocks: tuple[Array, Array]  # of it i, f, g (3, n, B, w) and o (n, B, w)
@@ -65,10 +64,9 @@ class Buffers:
             self.W_hT = array((4, self.n, H, w or H))
         if on_host:
             self.scratch = array((2, *blocks))
-            self.half = self.rest = 0.5  # σ = half · tanh(half · z) + rest
-            if not self.copies:
-                self.half, self.rest = np.full((2, 4, *blocks), 0.5, dtype)
-                self.half[2], self.rest[2] = 1, 0  # g
+            each = np.repeat(np.array([0.5, 0.5, 1, 0.5], dtype), H)  # number of i, f, g, o
+            self.half = 0.5 if self.copies else each.reshape(4, *blocks)
+            self.rest = 1 - self.half  # σ(z) = half · tanh(half · z) + rest
             self.gates = self.dzs.reshape(-1, 4, *blocks).swapaxes(0, 1)  # (4, T, n, B, w)
         if on_host and keep:
             self.slopes = array((5, min(T, max(1, SLOPES // (B * H))), *blocks))
@@ -78,10 +76,9 @@ class Buffers:
         h_prev, h, dz = self.h[t], self.h[t + 1], self.dzs[t % len(self.dzs)]
         c_prev, c = (self.c[m % len(self.c)] for m in (t, t + 1))
         if not on_host:
-            return Step(h_prev, h, c_prev, c, dz, dz, four(dz), dz, (dz, dz))
+            return Step(h_prev, h, c_prev, c, dz, four(dz), dz, (dz, dz))
         gates, blocks = self.gates[:, t % len(self.dzs)], as_blocks(dz, self.n)
-        scaled = gates[:3] if self.copies else gates
-        return Step(h_prev, as_blocks(h, self.n, 1)[0], c_prev, c, gates, scaled, self.each(gates),
+        return Step(h_prev, as_blocks(h, self.n, 1)[0], c_prev, c, gates, self.each(gates),
                     as_blocks(dz, 1) if self.by_blocks else dz, (blocks[:3], blocks[3]))
 
     def each(self, gates: Array) -> tuple[Array, ...]:
@@ -120,11 +117,10 @@ def for_one_tanh(z: np.ndarray, out: np.ndarray) -> np.ndarray:
 
 def forward_in_place(step: Step, buffers: Buffers) -> None:
     """lstm.cell_forward of buffers.z (4, n, B, w) into the step's gates, c and h."""
-    z, c_t, scaled, tanh_c = buffers.z, step.c, step.scaled, buffers.scratch[0]
-    if not buffers.copies:
-        z = np.multiply(z, buffers.half, out=step.gates)
-    np.tanh(z, out=step.gates)
-    scaled *= buffers.half
+    gates, c_t, tanh_c, half = step.gates, step.c, buffers.scratch[0], buffers.half
+    np.tanh(buffers.z if buffers.copies else np.multiply(buffers.z, half, out=gates), out=gates)
+    scaled = gates[:3] if buffers.copies else gates
+    scaled *= half
     scaled += buffers.rest  # (L1)…(L4)
     i, f, g, o = step.each
     np.multiply(f, step.c_prev, out=c_t)
