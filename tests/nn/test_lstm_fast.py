@@ -82,7 +82,9 @@ def test_products_are_by_blocks_where_each_is_small():
 def test_equals_the_page(kind, dtype, tolerance, columns):
     """One workspace for all: what a call finds in its arrays does not matter."""
     workspace = Workspace()
-    for seed, (steps, sequences) in enumerate([(T, B), (T, B), (1, B), (T, 1), (20, B), (T, B)]):
+    # One sequence is read with the weights as they are, or with copies of them for H steps or more.
+    shapes = [(T, B), (T, B), (1, B), (H - 1, 1), (T, 1), (20, B), (T, B)]
+    for seed, (steps, sequences) in enumerate(shapes):
         a, ids = arrays(kind, seed, dtype, steps, sequences)
         above = gradients_from_above(seed, dtype, steps, sequences)
         values, grads = through_the_fast_form(kind, a, ids, *above, workspace)
