@@ -60,8 +60,7 @@ def clip_and_tensor_norms(grads: Params, max_norm: float | None) -> tuple[Array,
     """
     require(grads, "grads must hold at least one array", "{}")
     xp = get_array_module(next(iter(grads.values())))
-    squares = xp.stack([xp.vdot(g.reshape(-1), g.reshape(-1)) for g in grads.values()])
-    squares = squares.astype(xp.float64)
+    squares = xp.stack([xp.vdot(g, g) for g in grads.values()]).astype(xp.float64)
     norm = xp.sqrt(squares.sum())  # (N1)
     if max_norm is not None:
         scale = xp.minimum(1.0, max_norm / (norm + 1e-6))  # (N2)
@@ -103,8 +102,9 @@ class Optimizer:
         if odd := sorted(params.keys() ^ grads.keys()):
             raise InputError(f"grads must have the keys of params; only one of them has {odd}")
         for name, p in params.items():
-            wanted, got = tuple(p.shape), tuple(grads[name].shape)
-            require(got == wanted, f"the gradient of {name} must have its shape {wanted}", got)
+            if grads[name].shape != p.shape:
+                wanted = f"the gradient of {name} must have its shape {tuple(p.shape)}"
+                raise InputError(f"{wanted}, got {tuple(grads[name].shape)}")
         self.lr = float(self.lr)  # a float64 scalar would make float32 steps in double precision
         self.steps += 1
         for name, p in params.items():

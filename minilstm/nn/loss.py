@@ -68,7 +68,7 @@ def linear_cross_entropy(
     dtype = xp.result_type(hs.dtype, W.dtype, b.dtype)
     array = partial((workspace or Workspace()).empty, xp=xp, dtype=dtype)
     chunk_logits = array("loss.logits", shape=(min(chunk_rows, N), V))
-    dhs, dW, db = array("loss.dhs", shape=(N, H)), array("loss.dW", shape=(H, V)), xp.zeros_like(b)
+    dhs, dW, db = array("loss.dhs", shape=(N, H)), array("loss.dW", shape=(H, V)), 0
     for start in range(0, N, chunk_rows):
         chunk = slice(start, start + chunk_rows)
         x = rows[chunk]  # (rows of this chunk, H)
@@ -80,7 +80,7 @@ def linear_cross_entropy(
         part = xp.matmul(x.T, dlogits, out=array("loss.dW_part", shape=(H, V)) if start else dW)
         if start > 0:
             dW += part
-        db += xp.ones(x.shape[0], dtype=x.dtype) @ dlogits
+        db = db + xp.ones(x.shape[0], dtype=x.dtype) @ dlogits
     return loss_sum / of, dhs.reshape(hs.shape), dW, db
 
 

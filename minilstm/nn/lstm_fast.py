@@ -93,9 +93,8 @@ def lstm_forward(
         b_in_table = len(table) <= T * B  # it is added to the fewer rows
         table = table + b if b_in_table else table
 
-    length = len(buffers.zs)
-    for first in range(0, T, length):
-        chunk = slice(first, first + length)
+    for first in range(0, T, len(buffers.zs)):
+        chunk = slice(first, first + len(buffers.zs))
         zs, zs_blocks = buffers.zs[: T - first], buffers.zs_blocks  # (steps, B, 4H)
         if isinstance(x, Lookup):
             # NumPy would look for ids beyond the table, and buffer; CuPy knows no mode.

@@ -70,6 +70,7 @@ class Buffers:
             self.gates = self.dzs.reshape(-1, 4, *blocks).swapaxes(0, 1)  # (4, T, n, B, w)
         if on_host and keep:
             self.slopes = array((5, min(T, max(1, SLOPES // (B * H))), *blocks))
+            self.slopes_at = [(s[:3], s[3], s[4]) for s in self.slopes.swapaxes(0, 1)]
         self.steps = [self._step(t, on_host) for t in range(T)]
 
     def _step(self, t: int, on_host: bool) -> Step:
@@ -133,20 +134,20 @@ def steps_backward(
 ) -> tuple[np.ndarray, np.ndarray]:
     """All steps from the last to the first: the gates become dz, and dh, dc those of the start."""
     T, B, H = dhs.shape
-    n, slopes, (product, dc_prev) = buffers.n, buffers.slopes, buffers.scratch
+    n, length, (product, dc_prev) = buffers.n, len(buffers.slopes_at), buffers.scratch
     dhs_blocks = dhs.reshape(T, B, n, -1).swapaxes(1, 2)  # (T, n, B, w)
     dh, dc = (np.ascontiguousarray(as_blocks(d, n, 1)[0]) for d in (dh, dc))
     out = buffers.product if buffers.by_blocks else dh.reshape(B, H)
-    for first in reversed(range(0, T, slopes.shape[1])):
-        steps = buffers.steps[first : first + slopes.shape[1]]
+    for first in reversed(range(0, T, length)):
+        steps = buffers.steps[first : first + length]
         slopes_of(buffers, first, first + len(steps))
         for k, step in reversed(list(enumerate(steps))):
-            dz_ifg, dz_o = step.dz_blocks
+            (dz_ifg, dz_o), (d_ifg, d_o, d_c) = step.dz_blocks, buffers.slopes_at[k]
             dh += dhs_blocks[first + k]  # h_t is read by step t+1 and by the layer above
-            dc += np.multiply(dh, slopes[4, k], out=product)  # (L6), (L7)
+            dc += np.multiply(dh, d_c, out=product)  # (L6), (L7)
             np.multiply(dc, step.each[1], out=dc_prev)  # (L5): by f, before dz takes its place
-            np.multiply(dc, slopes[:3, k], out=dz_ifg)  # (L1)…(L3)
-            np.multiply(dh, slopes[3, k], out=dz_o)  # (L4)
+            np.multiply(dc, d_ifg, out=dz_ifg)  # (L1)…(L3)
+            np.multiply(dh, d_o, out=dz_o)  # (L4)
             dc, dc_prev = dc_prev, dc
             np.matmul(step.dz, W_hT, out=out)  # (L9)
             if buffers.by_blocks:
